@@ -1,0 +1,191 @@
+"""Every configuration key, its unit and its default: the base model of "Attention Is All You Need".
+
+An experiment file starts from here and changes what differs:
+
+    from experiments import base
+
+    def get_config(variant: str = ""):
+        config = base.get_config()
+        config.model.d_model = 256
+        return base.with_variants(config, variant)
+
+Nothing in the package supplies a default of its own: a key that is not here does not exist.
+`--config=experiments/X.py:smoke` shrinks any experiment to a size that a CPU trains in seconds.
+"""
+
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """AIAYN's base model on WMT14 English-German, as printed."""
+    config = ConfigDict()
+    config.name = ""  # of the run; "" = a hash of the resolved configuration
+    config.seed = 0  # of everything random: initial parameters, dropout, order of the data
+
+    model = config.model = ConfigDict()
+    model.family = "transformer"
+    model.encoder_layers = 6  # N
+    model.decoder_layers = 6  # N
+    model.d_model = 512  # D, the width
+    model.d_ff = 2048  # F, feed-forward width
+    model.heads = 8  # H
+    model.d_k = 64  # K, head size of queries and keys
+    model.d_v = 64  # U, head size of values
+    model.dropout = 0.1  # P_drop: on each sub-layer's output and on embeddings + positions (§5.4)
+    model.norm = "post"  # LayerNorm after the residual sum (paper) | "pre": before the sub-layer
+    model.norm_epsilon = 1e-6
+    model.dtype = "auto"  # of computation: float32 | bfloat16 | auto (bfloat16 on TPU and GPU)
+    model.unroll = (
+        False  # layers as straight code instead of a loop: same parameters, longer compile
+    )
+    model.remat = "none"  # none | full: recompute each layer's activations in the backward pass
+    model.attention = ConfigDict()
+    model.attention.backend = "auto"  # auto | reference | xla
+
+    data = config.data = ConfigDict()
+    data.source = "tfds"  # which corpus: tfds | text | casa_roja (each configured below)
+    data.tfds = ConfigDict()
+    data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
+    data.tfds.source_language = "en"
+    data.tfds.target_language = "de"
+    data.tfds.train = "train"  # split names; "" = none
+    data.tfds.dev = "validation"
+    data.tfds.test = "test"
+    data.tfds.data_dir = ""  # where prepared data sets are; "" = TFDS's own default
+    data.text = ConfigDict()  # two aligned files a split: plain or .gz, UTF-8, one sentence a line
+    data.text.train_source = ""
+    data.text.train_target = ""
+    data.text.dev_source = ""
+    data.text.dev_target = ""
+    data.text.test_source = ""  # "" = no test set
+    data.text.test_target = ""
+    data.casa_roja = ConfigDict()  # our own Spanish-English grammar
+    data.casa_roja.train_size = 300_000  # sentence pairs
+    data.casa_roja.dev_size = 500
+    data.casa_roja.test_size = 2_000
+    data.on_bad_line = (
+        "refuse"  # refuse | skip: not UTF-8, or an empty side (skipped ones are counted)
+    )
+    data.tokenizer = ConfigDict()  # SentencePiece, one vocabulary for both languages
+    data.tokenizer.kind = "bpe"  # bpe | unigram
+    data.tokenizer.vocab_size = 37_000  # V: pieces, special and byte pieces included
+    data.tokenizer.character_coverage = (
+        1.0  # share of characters with a piece; bytes spell the rest
+    )
+    data.tokenizer.lowercase = False  # before anything else, both sides
+    data.tokenizer.train_sentences = (
+        2_000_000  # at most, of each side, evenly from the training split
+    )
+    data.batching = "buckets"  # buckets: pad to few lengths | packed: several sentences a row
+    data.tokens_per_batch = 25_000  # rows x length of each side, padding included, at most
+    data.max_length = 256  # tokens of one side, </s> included; longer training pairs are left out
+    data.shapes = 12  # compiled shapes at most, when bucketing
+    data.packed_length = 256  # tokens of a packed row, each side
+    data.row_multiple = 8  # rows of every batch are a multiple of this
+    data.length_multiple = 8  # and lengths of this
+    data.prefetch = 2  # batches kept ready on the device
+    data.cache_dir = (
+        ""  # tokenised corpora; "" = $XDG_CACHE_HOME/transformer, or ~/.cache/transformer
+    )
+
+    training = config.training = ConfigDict()
+    training.steps = 100_000  # optimizer updates
+    training.minutes = 0.0  # stop after this much wall time even if steps are left; 0 = no limit
+    training.label_smoothing = 0.1  # epsilon_ls (§5.4)
+    training.loss_chunks = 8  # the output projection runs in this many pieces of the target length
+    training.accumulate = 1  # equal parts of a batch computed one after another
+    training.clip_norm = 0.0  # global gradient norm; 0 = no clipping
+    training.ema_decay = 0.0  # of an average of the parameters, evaluated in their place; 0 = none
+    training.log_every = 100  # steps
+    training.eval_every = 5_000  # steps; on the development set; 0 = never
+    training.eval_bleu = False  # also translate the development set at each evaluation
+    training.eval_samples = 3  # development sentences translated and shown at each evaluation
+
+    optimizer = config.optimizer = ConfigDict()
+    optimizer.name = "adam"  # any optimizer of optax, with its own options
+    optimizer.options = ConfigDict({"b1": 0.9, "b2": 0.98, "eps": 1e-9})  # §5.3
+    optimizer.schedule = "rsqrt"  # ours (rsqrt), or any schedule of optax, with its own options
+    optimizer.schedule_options = ConfigDict({"scale": 512**-0.5, "warmup_steps": 4_000})  # Eq. 3
+
+    checkpoints = config.checkpoints = ConfigDict()
+    checkpoints.every = 1_500  # steps
+    checkpoints.keep_last = 5
+    checkpoints.keep_best = 1  # by early_stopping.metric; kept beside the last ones; 0 = none
+    checkpoints.average = 5  # evaluation uses the mean of this many last checkpoints; 1 = the last
+
+    stopping = config.early_stopping = ConfigDict()
+    stopping.metric = "loss"  # of the development set: loss (lower is better) | bleu (higher)
+    stopping.patience = 0  # evaluations without a better one before stopping; 0 = never stop early
+
+    decoding = config.decoding = ConfigDict()
+    decoding.beam = 4  # W; 1 = greedy
+    decoding.length_penalty = "gnmt"  # gnmt ((5 + length) / 6)^alpha (paper) | power (length^alpha)
+    decoding.alpha = 0.6
+    decoding.extra_length = 50  # output tokens at most: the source's + this (§6.1)
+    decoding.n_best = 1  # translations given for each sentence, best first; at most the beam
+    decoding.tokens_per_batch = 4_096  # source tokens translated together, padding included
+
+    mesh = config.mesh = ConfigDict()  # devices along each axis; -1 = all that are left
+    mesh.data = -1  # batch rows split; parameters copied
+    mesh.fsdp = 1  # batch rows and parameters split
+    mesh.tensor = 1  # heads, feed-forward and vocabulary split
+    config.sharding = ConfigDict()  # logical axis -> mesh axes; () = not split
+    config.sharding.rules = (
+        ("batch", ("data", "fsdp")),
+        ("length", ()),
+        ("embed", ("fsdp",)),
+        ("hidden", ()),
+        ("heads", ("tensor",)),
+        ("head_size", ()),
+        ("mlp", ("tensor",)),
+        ("vocab", ("tensor",)),
+        ("layers", ()),
+    )
+
+    distributed = config.distributed = ConfigDict()
+    distributed.enabled = False  # several processes, one run: each starts the same command
+    distributed.coordinator = ""  # host:port of process 0; "" = found from the environment
+    distributed.processes = 0  # how many; 0 = found from the environment
+    distributed.process = -1  # which one this is; -1 = found from the environment
+    return with_variants(config.lock(), variant)
+
+
+Variants = Mapping[str, Callable[[ConfigDict], None]]
+
+
+def with_variants(config: ConfigDict, variant: str, variants: Variants | None = None) -> ConfigDict:
+    """Applies the comma-separated variants that followed the `:` of `--config=FILE:A,B`."""
+    known = {"smoke": smoke, **(variants or {})}
+    for name in filter(None, variant.split(",")):
+        if name not in known:
+            raise ValueError(f"unknown variant {name!r}: this experiment has {', '.join(known)}")
+        known[name](config)
+    return config
+
+
+def smoke(config: ConfigDict) -> None:
+    """The same code at a size that a CPU trains in seconds, on sentences that ship with us."""
+    config.model.encoder_layers = config.model.decoder_layers = 2
+    config.model.d_model = 32
+    config.model.d_ff = 64
+    config.model.heads = 4
+    config.model.d_k = config.model.d_v = 8
+    config.data.source = "casa_roja"
+    config.data.casa_roja.train_size = 2_000
+    config.data.casa_roja.dev_size = config.data.casa_roja.test_size = 64
+    config.data.tokenizer.vocab_size = 400
+    config.data.tokens_per_batch = 512
+    config.data.max_length = 64
+    config.data.packed_length = 64
+    config.data.shapes = 1
+    config.training.steps = 40
+    config.training.log_every = 10
+    config.training.eval_every = 20
+    config.optimizer.schedule = "rsqrt"
+    config.optimizer.schedule_options = ConfigDict({"scale": 0.05, "warmup_steps": 20})
+    config.checkpoints.every = 20
+    config.checkpoints.average = 2
+    config.decoding.tokens_per_batch = 1_024
+    config.decoding.extra_length = 10

@@ -1,0 +1,73 @@
+"""What every test runs under: eight virtual CPU devices, checked shapes, strict promotion."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import beartype.typing  # noqa: F401
+import hypothesis
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: its annotations are checked at every call. An int is a float;
+# Self passes, which beartype can check only where it decorates whole classes.
+install_import_hook(
+    "transformer",
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, "
+    "hint_overrides=beartype.FrozenDict({beartype.typing.Self: object})))",
+)
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import jax  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# The same examples every time, and no failure because the machine was busy.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
+
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+UNFINISHED = pytest.StashKey[Path]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Takes a folder of compiled programs for this process alone.
+
+    JAX does not write them atomically: neither another worker may read them meanwhile, nor a later
+    run after this one was killed.
+    """
+    folder = next(folder for number in range(1_000) if _lock(folder := CACHE / str(number)))
+    programs, unfinished = folder / "programs", folder / "unfinished"
+    if unfinished.exists():
+        shutil.rmtree(programs, ignore_errors=True)
+    unfinished.touch()
+    session.config.stash[UNFINISHED] = unfinished
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+
+
+def _lock(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)  # held as long as the process lives
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus != pytest.ExitCode.INTERRUPTED:
+        session.config.stash[UNFINISHED].unlink()
+
+
+@pytest.fixture(autouse=True)
+def dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Strict, but where a test runs Optax, whose optimizers mix integers and floats."""
+    level = "standard" if request.node.get_closest_marker("optax") else "strict"
+    with jax.numpy_dtype_promotion(level):
+        yield

@@ -1,0 +1,180 @@
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from transformer.data import Tokenizer, open_store, store_key
+from transformer.data import store as store_module
+from transformer.data.tokenizers import EOS
+from transformer.errors import UserError
+
+
+class Counted:
+    """A corpus that counts how often it is read."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+        self.passes = 0
+
+    def __call__(self):
+        self.passes += 1
+        return iter(self.pairs)
+
+
+@pytest.fixture
+def corpus(sentence_pairs):
+    return Counted(sentence_pairs)
+
+
+def assert_holds(store, pairs, tokenizer):
+    assert len(store) == len(pairs)
+    for index, (source, target) in enumerate(pairs):
+        encoded = [[*ids, EOS] for ids in tokenizer.encode([source, target])]
+        np.testing.assert_array_equal(store.source(index), encoded[0])
+        np.testing.assert_array_equal(store.target(index), encoded[1])
+        np.testing.assert_array_equal(store.lengths[index], [len(ids) for ids in encoded])
+
+
+def test_a_store_holds_the_corpus_and_is_built_once(corpus, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "CHUNK", 29)  # 211 pairs in 8 chunks, the last one short
+    for _ in range(2):
+        store = open_store(tmp_path, corpus, tokenizer, key="k")
+        assert_holds(store, corpus.pairs, tokenizer)
+    assert corpus.passes == 1
+    assert store.lengths.dtype == np.int32 and store.source(0).dtype == np.uint16
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
+
+
+def test_gather_is_many_sentences_end_to_end(store):
+    examples = np.array([5, 0, 210, 5])
+    for side, one in ((0, store.source), (1, store.target)):
+        expected = np.concatenate([one(i) for i in examples.tolist()])
+        np.testing.assert_array_equal(store.gather(examples, side), expected)
+        assert store.gather(examples, side).dtype == np.int32
+
+
+def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
+    class Large(Tokenizer):
+        def __init__(self):
+            self.size = 70_001
+
+        def encode(self, sentences):
+            return [[70_000, 3] for _ in sentences]
+
+    store = open_store(tmp_path, corpus, Large(), key="k")
+    np.testing.assert_array_equal(store.target(210), [70_000, 3, EOS])
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "long"])
+def test_a_damaged_store_is_built_anew(corpus, tokenizer, tmp_path, name, damage, caplog):
+    open_store(tmp_path, corpus, tokenizer, key="k")
+    path = tmp_path / "k" / name
+    content = path.read_bytes()
+    changed = {"empty": b"", "short": content[:-9], "long": content + b"123456789"}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+    if (name, damage) == ("offsets.npy", "long"):
+        return  # bytes behind an array are never read
+    assert_holds(open_store(tmp_path, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
+    assert corpus.passes == 2 and "damaged" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
+
+
+def test_offsets_that_do_not_rise_are_damage(corpus, tokenizer, tmp_path):
+    open_store(tmp_path, corpus, tokenizer, key="k")
+    offsets = np.load(tmp_path / "k" / "offsets.npy")
+    offsets[5:9] = offsets[5:9][::-1]
+    np.save(tmp_path / "k" / "offsets.npy", offsets)
+    assert_holds(open_store(tmp_path, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
+
+
+def test_builders_at_the_same_time_do_not_hurt_each_other(corpus, tokenizer, tmp_path):
+    together = threading.Barrier(3)
+
+    def slowly():
+        for index, pair in enumerate(corpus.pairs):
+            if index == 17:
+                together.wait()  # all three are in the middle of building
+            yield pair
+
+    stores = []
+    threads = [
+        threading.Thread(
+            target=lambda: stores.append(open_store(tmp_path, slowly, tokenizer, key="k"))
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 3
+    for store in stores:
+        assert_holds(store, corpus.pairs, tokenizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
+
+
+def test_an_error_leaves_nothing_behind(corpus, tokenizer, tmp_path):
+    def failing():
+        yield corpus.pairs[0]
+        raise UserError("file:2: bad")
+
+    with pytest.raises(UserError, match="file:2"):
+        open_store(tmp_path, failing, tokenizer, key="k")
+    with pytest.raises(UserError, match="no sentence pairs"):
+        open_store(tmp_path, lambda: iter([]), tokenizer, key="k")
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from transformer.data import Tokenizer, open_store
+
+    def pairs():
+        yield "la casa", "the house"
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    open_store(Path(sys.argv[1]), pairs, Tokenizer(Path(sys.argv[2]).read_bytes()), key="k")
+    """
+)
+
+
+def test_a_killed_builder_is_survived_and_swept_up_later(corpus, tokenizer, tmp_path):
+    model = tmp_path / "m"
+    model.write_bytes(tokenizer._processor.serialized_model_proto())
+    cache = tmp_path / "cache"
+    killed = subprocess.run([sys.executable, "-c", KILLED, cache, model])
+    assert killed.returncode == -9
+    (left,) = cache.iterdir()
+    assert left.name.startswith(".k.")
+
+    assert_holds(open_store(cache, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
+    assert left.exists()  # it might have been another builder's, at work
+    shutil.rmtree(cache / "k")
+    long_ago = time.time() - 2 * store_module.ABANDONED
+    os.utime(left, (long_ago, long_ago))
+    open_store(cache, corpus, tokenizer, key="k")
+    assert [path.name for path in cache.iterdir()] == ["k"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(corpus, tokenizer, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"data\.cache_dir=.*file.*: Not a directory"):
+        open_store(tmp_path / "file" / "cache", corpus, tokenizer, key="k")
+
+
+def test_the_key_depends_on_everything(monkeypatch):
+    keys = {store_key("a", "b"), store_key("a", "c"), store_key("b", "b")}
+    monkeypatch.setattr(store_module, "VERSION", store_module.VERSION + 1)
+    assert len(keys | {store_key("a", "b")}) == 4

@@ -1,0 +1,128 @@
+import logging
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer, evenly_spaced, train
+from transformer.errors import UserError
+
+
+def trained(pairs, path, **changes):
+    options = {
+        "kind": "bpe",
+        "vocab_size": 307,
+        "character_coverage": 1.0,
+        "lowercase": False,
+        "train_sentences": 1000,
+    }
+    train(pairs, path, **{**options, **changes})
+    return Tokenizer.load(path)
+
+
+def roundtrip(tokenizer, sentence):
+    return tokenizer.decode(tokenizer.encode([sentence]))[0]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "la casa roja",
+        "emoji 😀👩‍🚀 and 日本語, العربية",
+        "kept as it is: ½ x² … ™ „gut“ ﬁ ａ ß",
+        "not special: <s> </s> <pad> <unk> <0x41>",
+        "",
+    ],
+)
+def test_text_comes_back(tokenizer, sentence):
+    assert roundtrip(tokenizer, sentence) == sentence
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="▁\u200b\ufeff")))
+def test_any_text_comes_back_up_to_normalisation(tokenizer, text):
+    text = unicodedata.normalize("NFC", text)
+    assert roundtrip(tokenizer, text) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("given_text", "normal"),
+    [
+        (" tabs\tand \xa0 \u2003 spaces \u2028 ", "tabs and spaces"),
+        ("a ▁ b", "a b"),
+        ("zero\u200bwidth\ufeff and \x07bell", "zerowidth and bell"),
+        ("cafe\u0301 a\u0302\u0301 \u00e2\u0301", "café ấ ấ"),
+    ],
+)
+def test_normalisation(tokenizer, given_text, normal):
+    assert roundtrip(tokenizer, given_text) == unicodedata.normalize("NFC", normal)
+    assert tokenizer.encode([given_text]) == tokenizer.encode([normal])
+
+
+def test_lower_case_is_in_the_model(sentence_pairs, tmp_path):
+    tokenizer = trained(sentence_pairs, tmp_path / "m", lowercase=True)
+    assert roundtrip(tokenizer, "La CASA ÉL E\u0301L ΑΣ") == "la casa él él ας".replace("ς", "σ")
+
+
+def test_special_ids(tokenizer, sentence_pairs):
+    assert tokenizer.pieces([PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
+    (ids,) = tokenizer.encode(["la casa"])
+    assert min(ids) > UNK and max(ids) < tokenizer.size
+    assert tokenizer.decode([[BOS, *ids, EOS, PAD, tokenizer.size + 3]]) == ["la casa"]
+    assert "".join(tokenizer.pieces(ids)) == "▁la▁casa"
+    assert tokenizer.pieces([tokenizer.size]) == [f"<{tokenizer.size}>"]
+    assert tokenizer.encode([]) == [] and tokenizer.decode([]) == []
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_training_is_deterministic_and_quiet(sentence_pairs, tmp_path, kind, capfd):
+    first, second = (
+        trained(sentence_pairs, tmp_path / name, kind=kind, vocab_size=293) for name in "ab"
+    )
+    assert first.fingerprint == second.fingerprint
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b"]
+
+
+def test_a_small_text_makes_a_small_vocabulary(sentence_pairs, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        tokenizer = trained(sentence_pairs, tmp_path / "m", vocab_size=4001)
+    assert 260 < tokenizer.size < 4001
+    assert f"{tokenizer.size} pieces: the text supports no more (4001 allowed)" in caplog.text
+
+
+def test_sampling_is_even_and_bounded():
+    assert evenly_spaced(range(7), 7) == list(range(7))
+    assert evenly_spaced(range(100), 13) == list(range(0, 100, 8))
+    for total in range(1, 60):
+        kept = evenly_spaced(range(total), 5)
+        distances = {b - a for a, b in zip(kept, kept[1:], strict=False)}
+        assert len(kept) <= 5 and len(distances) <= 1 and kept[-1] + kept[1:2][0] >= total - 1 \
+            if total > 1 else kept == [0]
+
+
+def test_only_sampled_sentences_are_learned(tmp_path):
+    # Every other pair is skipped, and their letter never becomes a piece.
+    pairs = [("ab ab", "cd cd"), ("zz zz", "zz zz")] * 50
+    tokenizer = trained(pairs, tmp_path / "m", train_sentences=50)
+    assert roundtrip(tokenizer, "ab zz") == "ab zz"
+    assert "<0x7A>" in tokenizer.pieces(tokenizer.encode(["zz"])[0])
+
+
+def test_what_cannot_be_trained_is_refused(sentence_pairs, tmp_path):
+    with pytest.raises(UserError, match=r"data.tokenizer.vocab_size=263 cannot be trained"):
+        trained(sentence_pairs, tmp_path / "m", vocab_size=263)
+    with pytest.raises(UserError, match="no sentences"):
+        trained([], tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_or_damaged_model_is_refused(tokenizer, sentence_pairs, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    with pytest.raises(UserError, match="No such file"):
+        Tokenizer.load(path)
+    for content in (b"", b"rubbish"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a SentencePiece model"):
+            Tokenizer.load(path)

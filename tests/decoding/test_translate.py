@@ -1,0 +1,237 @@
+"""The way from sentences to translations and back, with a model that is known to the last bit."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer.data.tokenizers import BOS, EOS, PAD
+from transformer.decoding import Translator
+from transformer.decoding.translate import bucket_lengths
+from transformer.errors import UserError
+from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+
+FIRST = 4  # the id of "a"
+V = FIRST + 27
+LENGTH = 12
+NO_CONFIG: Any = None
+
+
+class Letters:
+    """A tokenizer: one id a letter."""
+
+    def encode(self, texts):
+        return [[FIRST + ord(letter) - ord("a") for letter in text] for text in texts]
+
+    def decode(self, ids):
+        return ["".join(chr(ord("a") + i - FIRST) for i in row) for row in ids]
+
+
+class Successor(Seq2Seq):
+    """Writes the source with every letter replaced by the next one, and ends where it ends.
+
+    Its second choice is always the letter after the next one. `params["scale"]` times the logits.
+    """
+
+    def encode(self, source: Any):
+        return Memory(source.ids.astype(jnp.float32)[..., None], source.positions, source.segments)
+
+    def init_cache(self, memory, length, beams):
+        batch = memory.hidden.shape[0]
+        written = jnp.zeros((1, batch, beams, length), jnp.int32)
+        ids_BS = memory.hidden[..., 0].astype(jnp.int32)
+        return Cache(jnp.int32(0), memory.segments, ids_BS, written)
+
+    def step(self, tokens, cache: Any):
+        source_length = cache.fixed.shape[1]
+        here = jnp.minimum(cache.index, source_length - 1)
+        ids_B1 = jax.lax.dynamic_slice_in_dim(cache.fixed, here, 1, axis=1)
+        written = cache.state.at[..., cache.index].set(tokens[None])
+        hidden_BWD = jnp.broadcast_to(ids_B1, tokens.shape).astype(jnp.float32)[..., None]
+        return hidden_BWD, cache.replace(index=cache.index + 1, state=written)
+
+    def logits(self, hidden):
+        scale = self.variables["params"]["scale"]
+        ids = hidden[..., 0].astype(jnp.int32)
+        best = jax.nn.one_hot(jnp.where(ids >= FIRST, ids + 1, EOS), V)
+        second = jax.nn.one_hot(jnp.where(ids >= FIRST, ids + 2, -1), V)  # of -1: nothing
+        return (5.0 * best + 3.0 * second) * scale
+
+
+OPTIONS = {
+    "beam": 1,
+    "length_penalty": "gnmt",
+    "alpha": 0.6,
+    "extra_length": 5,
+    "n_best": 1,
+    "tokens_per_batch": 64,
+    "row_multiple": 2,
+    "length_multiple": 4,
+    "max_length": LENGTH,
+}
+
+
+class Compiled:
+    """A `jit` hook that keeps the shapes that were compiled."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, search):
+        def traced(params, source):
+            self.shapes.append(source.ids.shape)
+            return search(params, source)
+
+        return jax.jit(traced)
+
+
+def translator(**options):
+    params = {"scale": jnp.float32(1.0)}
+    return Translator(Successor(NO_CONFIG), params, Letters(), **{**OPTIONS, **options})
+
+
+def texts(found):
+    return [[translation.text for translation in line] for line in found]
+
+
+def successor(text):
+    return "".join(chr(ord(letter) + 1) for letter in text)
+
+
+def random_sentences(count, seed=0):
+    rng = np.random.default_rng(seed)
+    letters = np.array(list("abcdefghijklmnopqrstuvwx"))
+    return ["".join(rng.choice(letters, rng.integers(1, LENGTH))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_translations_come_in_the_order_of_the_sentences(beam):
+    compiled = Compiled()
+    sentences = random_sentences(101)
+    found = translator(beam=beam, jit=compiled).translate(sentences)
+    assert texts(found) == [[successor(sentence)] for sentence in sentences]
+    assert len(compiled.shapes) == len({length for _, length in compiled.shapes}) <= 3
+
+
+def test_every_shape_keeps_the_budget_and_the_multiples():
+    compiled = Compiled()
+    translate = translator(jit=compiled, row_multiple=3, tokens_per_batch=70).translate
+    for count in (2, 7, 37):
+        translate(random_sentences(count, seed=count))
+    assert len(compiled.shapes) > 2
+    for rows, length in compiled.shapes:
+        assert rows % 3 == 0 and length % 4 == 0 and rows * length <= 70
+    compiled.shapes.clear()
+    translator(jit=compiled, row_multiple=5, tokens_per_batch=70).translate(["a" * (LENGTH - 1)])
+    assert compiled.shapes == [(5, LENGTH)]  # no fewer rows, whatever the budget
+
+
+def test_few_sentences_make_a_small_batch():
+    compiled = Compiled()
+    translate = translator(jit=compiled).translate
+    assert texts(translate(["abc"])) == [["bcd"]]
+    assert texts(translate(["b", "xyx"])) == [["c"], ["yzy"]]
+    assert compiled.shapes == [(2, 4)]
+
+
+def test_n_best_translations_are_sorted_and_add_up():
+    ((first, second, third),) = translator(beam=3, n_best=3).translate(["ab"])
+    assert first.text == "bc" and {second.text, third.text} == {"bd", "cc"}
+    assert first.tokens == (FIRST + 1, FIRST + 2)
+    assert first.score > second.score >= third.score
+    mass = np.log(np.exp(5.0) + np.exp(3.0) + V - 2)
+    end = 5.0 - np.log(np.exp(5.0) + V - 1)  # behind the source's end the second choice is none
+    np.testing.assert_allclose(first.log_prob, 2 * (5.0 - mass) + end, rtol=1e-5)
+    np.testing.assert_allclose(second.log_prob, (8.0 - 2 * mass) + end, rtol=1e-5)
+    np.testing.assert_allclose(first.score, first.log_prob / (8 / 6) ** 0.6, rtol=1e-5)
+
+
+def test_empty_lines_stay_empty_and_do_not_touch_the_model():
+    compiled = Compiled()
+    translate = translator(jit=compiled).translate
+    assert translate([]) == []
+    assert texts(translate(["", "  ", "\t"])) == [[""], [""], [""]]
+    assert compiled.shapes == []
+    assert texts(translate(["", "abc", " ", " de "])) == [[""], ["bcd"], [""], ["ef"]]
+
+
+def test_a_sentence_that_is_too_long_is_refused_by_its_line():
+    translate = translator().translate
+    longest = "a" * (LENGTH - 1)
+    assert texts(translate([longest])) == [["b" * (LENGTH - 1)]]
+    with pytest.raises(UserError, match=r"line 3 has 13 tokens, </s> included.*takes 12: split"):
+        translate(["a", "b", longest + "a"])
+    with pytest.raises(UserError, match=r"line 1003 has 13 tokens"):
+        translate(["a", "b", longest + "a"], first_line=1001)
+
+
+def test_output_has_at_most_the_source_and_the_extra_length():
+    class Endless(Successor):
+        def logits(self, hidden):
+            return 9.0 * jax.nn.one_hot(jnp.full(hidden.shape[:-1], FIRST), V)
+
+    for beam in (1, 3):
+        endless = Translator(Endless(NO_CONFIG), {}, Letters(), **{**OPTIONS, "beam": beam})
+        found = endless.translate(["z", "zz", "z" * 9])
+        assert texts(found) == [["a" * 6], ["a" * 7], ["a" * 14]]  # and </s>
+
+
+def test_a_translation_is_one_line():
+    class Breaks(Letters):
+        def decode(self, ids):
+            return [text.replace("c", "\n") for text in super().decode(ids)]
+
+    broken = Translator(Successor(NO_CONFIG), {"scale": jnp.float32(1.0)}, Breaks(), **OPTIONS)
+    assert texts(broken.translate(["abc"])) == [["b d"]]
+
+
+def test_parameters_can_be_replaced_without_compiling_again():
+    compiled = Compiled()
+    subject = translator(jit=compiled)
+    ((before,),) = subject.translate(["abc"])
+    subject.params = {"scale": jnp.float32(2.0)}
+    ((after,),) = subject.translate(["abc"])
+    assert after.text == before.text and after.score > before.score
+    assert len(compiled.shapes) == 1
+
+
+def test_scores_that_are_no_numbers_are_an_error():
+    for beam in (1, 3):
+        subject = translator(beam=beam)
+        subject.params = {"scale": jnp.float32(jnp.nan)}
+        with pytest.raises(UserError, match=r"line 2 has no translation.*earlier checkpoint"):
+            subject.translate(["", "ab"])
+
+
+def test_values_that_do_not_go_together_are_refused():
+    with pytest.raises(UserError, match="n_best is 4 but a beam of 3"):
+        translator(beam=3, n_best=4)
+    with pytest.raises(UserError, match=re.escape("choose one of gnmt, power")):
+        translator(length_penalty="none")
+
+
+def test_batches_are_placed_before_the_search():
+    placed = []
+
+    def place(source):
+        placed.append(source)
+        return jax.device_put(source)
+
+    translator(place=place).translate(["abc"])
+    (source,) = placed
+    a = FIRST
+    np.testing.assert_array_equal(source.ids, [[a, a + 1, a + 2, EOS], [PAD] * 4])
+    np.testing.assert_array_equal(source.positions, [[0, 1, 2, 3], [0] * 4])
+    np.testing.assert_array_equal(source.segments, [[1] * 4, [0] * 4])
+    assert BOS not in source.ids
+
+
+@pytest.mark.parametrize(
+    ("most", "multiple", "expected"),
+    [(100, 8, [8, 16, 24, 32, 48, 72, 104]), (7, 1, [1, 2, 3, 4, 6, 7]), (5, 8, [8])],
+)
+def test_buckets_are_few_and_take_the_longest(most, multiple, expected):
+    assert bucket_lengths(most, multiple) == expected

@@ -1,0 +1,294 @@
+"""The command line: `transformer COMMAND ...`, or `python -m transformer COMMAND ...`."""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformer.errors import UserError
+from transformer.runtime import Exit
+
+if TYPE_CHECKING:
+    from transformer.config import Config
+    from transformer.experiment import Experiment
+
+CONFIG_HELP = """
+A configuration is a Python file, and changes to it by key:
+
+  --config=experiments/casa_roja.py          an experiment
+  --config=experiments/casa_roja.py:smoke    a variant of it, several separated by commas
+  --config.model.d_model=256                 one key; experiments/base.py has them all
+"""
+EXIT_HELP = """
+exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
+anything else is an error.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its code."""
+    parser = _parser()
+    options, config_arguments = parser.parse_known_args(arguments)
+    if config_arguments and not hasattr(options, "config"):
+        parser.error(f"unrecognized arguments: {' '.join(config_arguments)}")
+    options.config_arguments = config_arguments
+    try:
+        sys.exit(int(options.run(options)))
+    except UserError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.ERROR)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"transformer: {message}", file=sys.stderr)
+    sys.stderr.flush()
+    if "jax" in sys.modules and sys.modules["jax"].process_count() > 1:
+        os._exit(Exit.ERROR)  # the others would wait for this process at a barrier
+    sys.exit(Exit.ERROR)
+
+
+def train(options: argparse.Namespace) -> Exit:
+    config = load_config(options.config, options.config_arguments)
+    _prepare_jax()
+    from transformer import distributed
+
+    distributed.initialize(**dataclasses.asdict(config.distributed))
+    from transformer.experiment import Experiment
+    from transformer.training import train as run
+
+    workdir = options.workdir or Path("runs") / config.run_name
+    return run(Experiment(config, workdir))
+
+
+def evaluate(options: argparse.Namespace) -> Exit:
+    experiment, params, which = _open_run(options)
+    from transformer import evaluation
+    from transformer.experiment import write_json
+
+    result = evaluation.evaluate(experiment, params, options.split)
+    content = {"checkpoint": which, **result.as_dict()}
+    write_json(experiment.workdir / f"evaluation.{options.split}.json", content)
+    output = "\n".join(result.translations) + "\n"
+    (experiment.workdir / f"translations.{options.split}.txt").write_text(output, encoding="utf-8")
+    print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
+    return Exit.DONE
+
+
+def translate(options: argparse.Namespace) -> Exit:
+    experiment, params, _ = _open_run(options)
+    from transformer.decoding import open_translator
+
+    translator = open_translator(experiment, params)
+    for first_line, lines in _input_chunks(options.chunk):
+        for best in translator.translate(lines, first_line=first_line):
+            for translation in best:
+                shown = f"{translation.score:.4f}\t" if options.scores else ""
+                sys.stdout.write(shown + translation.text + "\n")
+        sys.stdout.flush()
+    return Exit.DONE
+
+
+def attention(options: argparse.Namespace) -> Exit:
+    experiment, params, _ = _open_run(options)
+    from transformer.inspection import inspect_sentence
+
+    view = inspect_sentence(experiment, params, options.sentence, options.translation)
+    png = options.png or experiment.workdir / "attention.png"
+    view.save_png(png)
+    print(f"{view.text()}\n{png}")
+    return Exit.DONE
+
+
+def params(options: argparse.Namespace) -> Exit:
+    config = load_config(options.config, options.config_arguments)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # shapes only: no accelerator is woken for them
+    from transformer.models import build_model, parameters
+
+    count = parameters.count(build_model(config.model), options.length)
+    print(json.dumps(count.as_dict(), indent=2) if options.json else count.table())
+    return Exit.DONE
+
+
+def load_config(argument: str, overrides: Sequence[str]) -> "Config":
+    """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
+
+    Raises:
+        UserError: the file or a key does not exist, or a value cannot work.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    from transformer.config import from_dict
+
+    path = Path(argument.split(":")[0])
+    if not path.is_file():
+        raise UserError(f"--config={argument}: there is no file {path}")
+    root = _repository_root(path)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        rest = values(["transformer", f"--config={argument}", *overrides])[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--config={argument}: {_last_line(error)}") from error
+    if rest:
+        raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
+    return from_dict(values["config"].value.to_dict())
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong, without the traceback that absl and ml_collections put before it."""
+    text = str(error.args[0] if error.args else error)
+    if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
+        return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
+    return text.strip().splitlines()[-1]
+
+
+def _repository_root(path: Path) -> Path:
+    """The folder from which an experiment file's `from experiments import base` works."""
+    folder = path.absolute().parent
+    for candidate in (folder, *folder.parents, Path(__file__).parent.parent):
+        if (candidate / "experiments" / "base.py").is_file():
+            return candidate
+    return folder
+
+
+def _prepare_jax() -> None:
+    import logging
+
+    from absl import logging as absl_logging
+
+    from transformer.runtime import enable_compilation_cache
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("transformer").setLevel(logging.INFO)
+    for noisy in ("absl", "orbax", "jax", "tensorflow_datasets"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    enable_compilation_cache()
+
+
+def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
+    """The run of `--workdir`, its parameters and which they are, on this process's devices."""
+    from transformer.experiment import Experiment, read_config
+
+    read_config(options.workdir)  # no run there: say so before JAX is loaded
+    _prepare_jax()
+    from transformer.training import trained_parameters
+
+    chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best")}
+    decoding = {name: value for name, value in chosen.items() if value is not None}
+    mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # these devices, not those it was trained on
+    experiment = Experiment.open(options.workdir, decoding=decoding, mesh=mesh)
+    return experiment, *trained_parameters(experiment, options.checkpoint)
+
+
+def _input_chunks(size: int) -> Iterator[tuple[int, list[str]]]:
+    """Standard input's lines, `size` at a time (one at a time from a terminal), numbered from 1."""
+    size = 1 if sys.stdin.isatty() else size
+    first, lines = 1, []
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        try:
+            lines.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input, line {number} is not UTF-8 text (byte {error.start + 1}): "
+                "give plain text, one sentence a line"
+            ) from error
+        if len(lines) == size:
+            yield first, lines
+            first, lines = number + 1, []
+    if lines:
+        yield first, lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transformer",
+        description="Trains, evaluates and looks into sequence-to-sequence models.",
+        epilog="`transformer COMMAND --help` says more. The README shows a whole session.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(
+        run: Callable[[argparse.Namespace], Exit], summary: str, epilog: str = ""
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            run.__name__,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(train, "train an experiment, or go on with one", CONFIG_HELP + EXIT_HELP)
+    _add_config(sub)
+    sub.add_argument(
+        "--workdir",
+        type=Path,
+        help="the run's directory: made where it is not there, gone on with where it is "
+        "(default: runs/NAME, NAME being config.name or a hash of the configuration)",
+    )
+
+    sub = command(evaluate, "score a run on a split of its corpus")
+    _add_run(sub)
+    sub.add_argument("--split", choices=("test", "dev"), default="test", help="(default: test)")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    sub = command(
+        translate,
+        "translate standard input, a sentence a line, to standard output",
+        "example:\n  transformer translate --workdir=runs/casa_roja < spanish.txt > english.txt\n",
+    )
+    _add_run(sub)
+    sub.add_argument("--scores", action="store_true", help="SCORE<tab>TRANSLATION on each line")
+    sub.add_argument(
+        "--chunk", type=int, default=1_000, help="lines read before any is written (default: 1000)"
+    )
+
+    sub = command(attention, "show which source words each target word attends to")
+    _add_run(sub)
+    sub.add_argument("sentence", help="a source sentence")
+    sub.add_argument("--translation", help="attend from this target (default: the model's own)")
+    sub.add_argument("--png", type=Path, help="the picture (default: WORKDIR/attention.png)")
+
+    sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)
+    _add_config(sub)
+    sub.add_argument("--length", type=int, default=32, help="tokens a sentence (default: 32)")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="see below")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", type=Path, required=True, help="the run's directory")
+    parser.add_argument(
+        "--checkpoint",
+        default="average",
+        help="average (of the last ones, as configured) | last | best | a step (default: average)",
+    )
+    parser.add_argument("--beam", type=int, help="beam width, 1 = greedy (default: the run's)")
+    parser.add_argument(
+        "--alpha", type=float, help="length penalty's exponent (default: the run's)"
+    )
+    parser.add_argument("--n-best", type=int, help="translations a sentence (default: the run's)")
+
+
+if __name__ == "__main__":
+    main()

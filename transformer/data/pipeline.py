@@ -1,0 +1,175 @@
+"""Batches as arrays: `batch = f(seed, step)`, in whole or the rows that one host reads."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from transformer.batch import Batch, Source, Target
+from transformer.data.arrays import ranges, starts
+from transformer.data.batching import Plan, Rows, Shape
+from transformer.data.store import Store
+from transformer.data.tokenizers import BOS
+
+Item = TypeVar("Item")
+
+
+class Batches:
+    """The batches of a run by step, from 0 on without end: a pure function of (store, plan, seed).
+
+    Leaves are NumPy arrays, laid out as transformer/batch.py shows.
+    """
+
+    def __init__(self, store: Store, plan: Plan, seed: int | None):
+        self.store = store
+        self.plan = plan
+        self._seed = seed
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """(epoch, index within it) of a step."""
+        return divmod(step, self.plan.batches_per_epoch)
+
+    def shape(self, step: int) -> Shape:
+        return self.plan.shape(self._seed, *self.locate(step))
+
+    def layout(self, step: int) -> Rows:
+        """Which examples are in which row."""
+        return self.plan.rows(self._seed, *self.locate(step))
+
+    def examples(self, step: int) -> Int[np.ndarray, " n"]:
+        """Store indices of a batch's examples, row by row."""
+        return self.layout(step).examples
+
+    def target_tokens(self, step: int) -> int:
+        """Target tokens of a batch, padding left out."""
+        return int(self.store.lengths[self.examples(step), 1].sum())
+
+    def rows(self, step: int, start: int, stop: int) -> Batch:
+        """Rows start to stop of a batch; no others are read."""
+        return assemble(self.store, self.layout(step).select(start, stop))
+
+    def __getitem__(self, step: int) -> Batch:
+        return assemble(self.store, self.layout(step))
+
+
+def in_order(store: Store, plan: Plan) -> Batches:
+    """For evaluation: steps 0 to `plan.batches_per_epoch` hold every example once, unshuffled.
+
+    They come shape by shape; `examples(step)` says whose results they are.
+    """
+    return Batches(store, plan, None)
+
+
+def assemble(store: Store, rows: Rows) -> Batch:
+    """The arrays of some rows: int32 ids, positions, segments and labels, float32 weights."""
+    counts = np.diff(rows.splits)
+    row = np.repeat(np.arange(len(counts)), counts)  # of each example, as all that follows
+    segment = ranges(np.ones_like(counts), counts)
+
+    def lay_out(side: int, width: int):
+        lengths = store.lengths[rows.examples, side].astype(np.int64)
+        begin = starts(lengths)
+        first = begin[rows.splits[row]]  # where its row's tokens begin
+        place = ranges(row * width + begin - first, lengths)
+
+        def scatter(values, dtype: type[np.number] = np.int32) -> np.ndarray:
+            result = np.zeros(len(counts) * width, dtype)
+            result[place] = values
+            return result.reshape(len(counts), width)
+
+        tokens = store.gather(rows.examples, side)
+        positions = scatter(ranges(np.zeros_like(lengths), lengths))
+        return tokens, begin, positions, scatter(np.repeat(segment, lengths)), scatter
+
+    tokens, _, positions, segments, scatter = lay_out(0, rows.shape.source)
+    source = Source(ids=scatter(tokens), positions=positions, segments=segments)
+
+    tokens, begin, positions, segments, scatter = lay_out(1, rows.shape.target)
+    shifted = np.roll(tokens, 1)  # each sentence's EOS falls on the next one's start ...
+    shifted[begin] = BOS  # ... and gives way to BOS
+    target = Target(
+        ids=scatter(shifted),
+        positions=positions,
+        segments=segments,
+        labels=scatter(tokens),
+        weights=scatter(1.0, np.float32),
+    )
+    return Batch(source=source, target=target)
+
+
+class Prefetch(Generic[Item]):
+    """An iterator over make(start), ..., make(stop - 1), computed up to `depth` ahead in a thread.
+
+    An exception of `make` is raised where its item would have come. The thread ends when the
+    iterator is exhausted or closed; `with prefetch(...) as batches` closes it.
+    """
+
+    def __init__(self, make: Callable[[int], Item], start: int, stop: int, depth: int):
+        self.waited = 0.0  # seconds that the consumer has spent in `next`
+        self._ready: queue.SimpleQueue[tuple[Item | None, BaseException | None]]
+        self._ready = queue.SimpleQueue()
+        self._slots = threading.Semaphore(depth)
+        self._closed = threading.Event()
+        self._inline = (make(step) for step in range(start, stop)) if depth == 0 else None
+        # The thread knows its arguments and not this object, which can so be collected and closed.
+        arguments = (make, range(start, stop), self._ready, self._slots, self._closed)
+        self._thread = threading.Thread(target=_fill, args=arguments, name="prefetch", daemon=True)
+        if depth:
+            self._thread.start()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        if self._closed.is_set():
+            raise StopIteration
+        started = time.perf_counter()
+        try:
+            if self._inline is not None:
+                return next(self._inline)
+            item, error = self._ready.get()
+        finally:
+            self.waited += time.perf_counter() - started
+        if error is not None:
+            self.close()
+            raise error
+        self._slots.release()
+        return item  # pyright: ignore[reportReturnType]
+
+    def close(self) -> None:
+        """Ends the thread, after the item that it is making."""
+        self._closed.set()
+        self._slots.release()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._closed.set()
+        self._slots.release()
+
+
+def prefetch(make: Callable[[int], Item], start: int, stop: int, depth: int) -> Prefetch[Item]:
+    """make(start), ..., make(stop - 1) in order, up to `depth` computed ahead; 0 = when asked."""
+    return Prefetch(make, start, stop, depth)
+
+
+def _fill(make, steps, ready, slots, closed) -> None:
+    try:
+        for step in steps:
+            slots.acquire()
+            if closed.is_set():
+                return
+            ready.put((make(step), None))
+        ready.put((None, StopIteration()))
+    except BaseException as error:  # handed to the consumer, who raises it
+        ready.put((None, error))

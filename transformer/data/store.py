@@ -1,0 +1,167 @@
+"""A corpus tokenised once, into files that are mapped into memory.
+
+`<cache_dir>/<key>/tokens.bin` holds every sentence's ids, EOS included, end to end: source 0,
+target 0, source 1, target 1 ... (uint16, or int32 for vocabularies above 65,536).
+`offsets.npy` (int64, 2n + 1) says where each begins. The key is a hash of all that went in, so a
+folder is never updated: it is right, or it is damaged and built anew.
+"""
+
+import hashlib
+import itertools
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Integer
+
+from transformer.data.arrays import ranges
+from transformer.data.tokenizers import EOS, Tokenizer
+from transformer.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the layout above: raise it when that changes
+CHUNK = 32_768  # pairs tokenised at a time
+ABANDONED = 24 * 3600  # seconds after which an unfinished folder is a killed builder's
+
+
+class Store:
+    """n tokenised sentence pairs. Every sentence ends in EOS."""
+
+    def __init__(self, tokens: Integer[np.ndarray, " tokens"], offsets: Int[np.ndarray, " ends"]):
+        self._tokens = tokens
+        self._offsets = offsets
+        self.lengths: Int[np.ndarray, "n 2"] = (
+            np.diff(offsets).astype(np.int32).reshape(-1, 2)
+        )  # tokens of source and target, EOS included
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def source(self, index: int) -> Integer[np.ndarray, " length"]:
+        """Ids of one source sentence, EOS last (uint16 or int32)."""
+        return self._tokens[self._offsets[2 * index] : self._offsets[2 * index + 1]]
+
+    def target(self, index: int) -> Integer[np.ndarray, " length"]:
+        """Ids of one target sentence, EOS last (uint16 or int32)."""
+        return self._tokens[self._offsets[2 * index + 1] : self._offsets[2 * index + 2]]
+
+    def gather(self, examples: Int[np.ndarray, " n"], side: int) -> Int[np.ndarray, " total"]:
+        """Ids of many sentences end to end, int32; `side` is 0 for source, 1 for target."""
+        where = ranges(self._offsets[2 * examples + side], self.lengths[examples, side])
+        return self._tokens[where].astype(np.int32)
+
+
+def store_key(corpus: str, tokenizer: str) -> str:
+    """The name of the store made of these two fingerprints by this version of the code."""
+    return hashlib.sha256(f"{VERSION} {corpus} {tokenizer}".encode()).hexdigest()[:20]
+
+
+def open_store(
+    cache_dir: Path,
+    pairs: Callable[[], Iterator[tuple[str, str]]],
+    tokenizer: Tokenizer,
+    *,
+    key: str,
+) -> Store:
+    """The store called `key`, built first if it is not there whole.
+
+    Any number of processes may do this at once: each builds in a folder of its own, the first to
+    finish renames it into place, and the others drop theirs.
+
+    Args:
+        cache_dir: folder of stores; made if missing.
+        pairs: starts a pass over the corpus.
+        tokenizer: what encodes it.
+        key: `store_key` of corpus and tokenizer.
+
+    Raises:
+        UserError: the corpus is bad or empty, or `cache_dir` cannot be written.
+    """
+    folder = Path(cache_dir) / key
+    dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.int32)
+    try:
+        return _read(folder, dtype)
+    except FileNotFoundError as error:
+        if folder.exists():
+            log.warning("%s is damaged (%s is missing): building it anew", folder, error.filename)
+    except (OSError, EOFError, ValueError) as error:
+        log.warning("%s is damaged (%s): building it anew", folder, error)
+
+    unfinished = folder.with_name(f".{key}.{uuid.uuid4().hex}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for old in folder.parent.glob(f".{key}.*"):
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"data.cache_dir={cache_dir}: {error.strerror}; name a folder that can be written"
+        ) from error
+    try:
+        _build(unfinished, pairs(), tokenizer, dtype)
+        _move_into_place(unfinished, folder, dtype)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return _read(folder, dtype)
+
+
+def _read(folder: Path, dtype: np.dtype) -> Store:
+    offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+    size = (folder / "tokens.bin").stat().st_size
+    if size != offsets[-1] * dtype.itemsize:
+        raise ValueError(f"tokens.bin has {size} bytes, not {offsets[-1] * dtype.itemsize}")
+    store = Store(np.memmap(folder / "tokens.bin", dtype, mode="r"), offsets)
+    if offsets[0] != 0 or store.lengths.min() < 1:
+        raise ValueError("offsets.npy does not rise from 0")
+    return store
+
+
+def _build(
+    folder: Path, pairs: Iterator[tuple[str, str]], tokenizer: Tokenizer, dtype: np.dtype
+) -> None:
+    started, lengths = time.monotonic(), [np.zeros(1, np.int64)]
+    with open(folder / "tokens.bin", "wb") as file:
+        while chunk := list(itertools.islice(pairs, CHUNK)):
+            sentences = tokenizer.encode([side for pair in chunk for side in pair])
+            for sentence in sentences:
+                sentence.append(EOS)
+            lengths.append(np.fromiter(map(len, sentences), np.int64, len(sentences)))
+            flat = itertools.chain.from_iterable(sentences)
+            np.fromiter(flat, dtype, int(lengths[-1].sum())).tofile(file)
+        _sync(file)
+    if len(lengths) == 1:
+        raise UserError("the corpus has no sentence pairs: check its section under data")
+    with open(folder / "offsets.npy", "wb") as file:
+        np.save(file, np.cumsum(np.concatenate(lengths)))
+        _sync(file)
+    count = sum(map(len, lengths)) // 2
+    log.info("tokenised %d sentence pairs in %.1f s", count, time.monotonic() - started)
+
+
+def _sync(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _move_into_place(unfinished: Path, folder: Path, dtype: np.dtype) -> None:
+    try:
+        os.rename(unfinished, folder)
+        return
+    except OSError:  # something is there: another builder's work, or what was damaged
+        if not folder.exists():
+            raise
+    try:
+        _read(folder, dtype)
+    except (OSError, EOFError, ValueError):
+        # Moved aside before it is deleted: whoever has it mapped keeps what they mapped.
+        damaged = folder.with_name(f"{unfinished.name}.damaged")
+        os.rename(folder, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+        os.rename(unfinished, folder)

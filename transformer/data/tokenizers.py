@@ -1,0 +1,194 @@
+"""SentencePiece: one vocabulary for both languages, with bytes for what it does not know.
+
+Normalisation is part of the model file. It is lighter than SentencePiece's default (NFKC), which
+would rewrite the text that we are to produce (½, ², …, ™): canonical composition (NFC), any
+whitespace as one space, none at the ends, no control characters; lower case where asked for. Text
+so normalised comes back from `decode(encode(text))` unchanged, in any script.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import unicodedata
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+import sentencepiece
+
+from transformer.errors import UserError
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+
+# Unigram training sums in as many parts as it has threads: a fixed number, whatever the machine's
+# cores, makes the same model everywhere.
+TRAINING_THREADS = 16
+
+
+def train(
+    pairs: Iterable[tuple[str, str]],
+    path: Path,
+    *,
+    kind: str,
+    vocab_size: int,
+    character_coverage: float,
+    lowercase: bool,
+    train_sentences: int,
+) -> None:
+    """Trains a joint model on both sides of `pairs` and writes it to `path`.
+
+    The model has fewer than `vocab_size` pieces where the text does not support as many.
+
+    Args:
+        pairs: (source, target); read once.
+        kind: "bpe" or "unigram".
+        vocab_size: pieces at most; the four special ones and 256 bytes included.
+        character_coverage: share of the text's characters that get a piece of their own.
+        lowercase: lower case is part of the normalisation.
+        train_sentences: pairs used at most, evenly spaced over all of them.
+
+    Raises:
+        UserError: `vocab_size` is too small for the alphabet, or there is no text.
+    """
+    sentences = [side for pair in evenly_spaced(pairs, train_sentences) for side in pair]
+    if not sentences:
+        raise UserError("no sentences to train a tokenizer on: the training split is empty")
+    model = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
+        rules.write(_normalization_rules(lowercase))
+        rules.flush()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences),
+                model_writer=model,
+                model_type=kind,
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                character_coverage=character_coverage,
+                byte_fallback=True,
+                normalization_rule_tsv=rules.name,
+                pad_id=PAD,
+                bos_id=BOS,
+                eos_id=EOS,
+                unk_id=UNK,
+                num_threads=TRAINING_THREADS,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"data.tokenizer.vocab_size={vocab_size} cannot be trained on this text "
+                f"({str(error).strip().splitlines()[0]}); more pieces or a smaller "
+                "data.tokenizer.character_coverage may help"
+            ) from error
+    content = _without_path(model.getvalue())
+    _write(path, content)
+    size = Tokenizer(content).size
+    if size < vocab_size:
+        log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
+
+
+class Tokenizer:
+    """A trained model. Ids are below `size`; PAD, BOS, EOS and UNK are 0, 1, 2 and 3."""
+
+    def __init__(self, model: bytes):
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.size: int = self._processor.get_piece_size()
+        self.fingerprint: str = hashlib.sha256(model).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a model file. Raises UserError where there is none or it is damaged."""
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; no tokenizer there") from error
+        try:
+            if not model:  # SentencePiece takes nothing for a model without pieces
+                raise RuntimeError("an empty file")
+            return cls(model)
+        except RuntimeError as error:
+            raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from error
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        """Ids of each sentence, without BOS or EOS."""
+        # One thread: making Python lists is the bottleneck, and more threads were slower.
+        return self._processor.encode(sentences, num_threads=1)
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each sequence; special ids and those above the vocabulary are dropped.
+
+        A model's embedding may have more rows than the vocabulary has pieces, so it can emit such.
+        """
+        kept = [[int(i) for i in sequence if UNK < i < self.size] for sequence in ids]
+        return self._processor.decode(kept, num_threads=1) if kept else []
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each id stands for, to label an axis with; a word's first piece starts with ▁."""
+        known = self._processor.id_to_piece
+        return [known(int(i)) if 0 <= i < self.size else f"<{i}>" for i in ids]
+
+
+def evenly_spaced(items: Iterable[Item], limit: int) -> list[Item]:
+    """At most `limit` items of a stream of unknown length, at equal distances, in one pass."""
+    kept, distance = [], 1
+    for index, item in enumerate(items):
+        if index % distance == 0:
+            kept.append(item)
+            if len(kept) > limit:
+                del kept[1::2]
+                distance *= 2
+    return kept
+
+
+def _normalization_rules(lowercase: bool) -> str:
+    """SentencePiece's table: one "code points TAB code points" a line, in hexadecimal."""
+    rules = {}
+    for code in (*range(1, 0xD800), *range(0xE000, 0x110000)):  # all but NUL and surrogates
+        character = chr(code)
+        if character.isspace() or character == "▁":  # ▁ is how SentencePiece writes a space
+            result = " "
+        elif unicodedata.category(character) == "Cc" or character in "\u200b\ufeff":
+            result = ""
+        else:
+            result = unicodedata.normalize("NFC", character)
+        if lowercase:
+            result = result.lower()
+        parts = unicodedata.normalize("NFD", character)
+        halfway = unicodedata.normalize("NFC", parts[:-1]) + parts[-1:]
+        for spelling in (character, parts, halfway):
+            if spelling != result:
+                rules[spelling] = result
+
+    def hexadecimal(text: str) -> str:
+        return " ".join(f"{ord(character):X}" for character in text)
+
+    return "".join(f"{hexadecimal(a)}\t{hexadecimal(b)}\n" for a, b in rules.items())
+
+
+def _without_path(model: bytes) -> bytes:
+    """The model without the name of the temporary table of rules, so that equal text and options
+    make equal bytes; the rules themselves are in the model, compiled."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    return proto.SerializeToString(deterministic=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

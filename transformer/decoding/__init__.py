@@ -1,0 +1,16 @@
+"""Memory to words: searches over a model's next-token scores, and the translation of sentences."""
+
+from transformer.decoding.beam import beam_search
+from transformer.decoding.configured import open_translator
+from transformer.decoding.greedy import greedy_search
+from transformer.decoding.search import Hypotheses
+from transformer.decoding.translate import Translation, Translator
+
+__all__ = [
+    "Hypotheses",
+    "Translation",
+    "Translator",
+    "beam_search",
+    "greedy_search",
+    "open_translator",
+]

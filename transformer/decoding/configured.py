@@ -1,0 +1,34 @@
+"""The translator that an experiment's configuration describes."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from transformer.decoding.translate import Translator
+from transformer.experiment import Experiment
+
+
+def open_translator(
+    experiment: Experiment, params: Any, *, max_length: int | None = None
+) -> Translator:
+    """A translator on the experiment's mesh, with its tokenizer and its `decoding` keys.
+
+    Every process gives it the same sentences and gets all translations back. Sentences may have
+    `max_length` tokens, `</s>` included; where it is None, `data.max_length`.
+    """
+    config, layout = experiment.config, experiment.layout
+
+    def jit(search: Callable[..., Any]) -> Callable[..., Any]:
+        return layout.jit(search, out_shardings=layout.replicated)
+
+    return Translator(
+        experiment.model,
+        params,
+        experiment.tokenizer,
+        **dataclasses.asdict(config.decoding),
+        row_multiple=config.data.row_multiple,
+        length_multiple=config.data.length_multiple,
+        max_length=max_length or config.data.max_length,
+        jit=jit,
+        place=layout.place,
+    )

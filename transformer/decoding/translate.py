@@ -1,0 +1,234 @@
+"""Sentences in, translations out: batching, one compiled search per shape, and the way back.
+
+Sentences are sorted by length and cut into batches, longest first. A batch has the length of the
+smallest bucket that takes its longest sentence and as many rows as the token budget allows at that
+length; rows left over are empty. So there is one compiled search per bucket, and a request too
+small to fill a batch takes one of few smaller row counts.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from transformer.batch import Source
+from transformer.data.tokenizers import BOS, EOS, PAD
+from transformer.decoding import penalties
+from transformer.decoding.beam import beam_search
+from transformer.decoding.greedy import greedy_search
+from transformer.decoding.search import Hypotheses
+from transformer.errors import UserError
+from transformer.models.seq2seq import Cache, Seq2Seq
+
+
+@runtime_checkable
+class TextCoder(Protocol):
+    """What is asked of a tokenizer: text to ids without special ones, and back."""
+
+    def encode(self, texts: list[str], /) -> list[list[int]]: ...
+
+    def decode(self, ids: list[list[int]], /) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis for a sentence."""
+
+    text: str  # one line: what a model spells beyond it becomes spaces
+    score: float  # log_prob / length penalty; what hypotheses are ranked by
+    log_prob: float  # natural, of the tokens and the </s> behind them
+    tokens: tuple[int, ...]  # without </s>
+
+
+_EMPTY = Translation(text="", score=0.0, log_prob=0.0, tokens=())
+
+
+class Translator:
+    """A model, its parameters and its tokenizer, with how to search. Makes text from text.
+
+    `params` may be replaced between calls (same shapes): nothing is compiled anew.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        params: Any,
+        tokenizer: TextCoder,
+        *,
+        beam: int,
+        length_penalty: str,
+        alpha: float,
+        extra_length: int,
+        n_best: int,
+        tokens_per_batch: int,
+        row_multiple: int,
+        length_multiple: int,
+        max_length: int,
+        jit: Callable[[Callable[..., Any]], Callable[..., Any]] = jax.jit,
+        place: Callable[[Source], Source] = jax.device_put,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            model: any family; only the calls of its contract are used.
+            params: its collection "params".
+            tokenizer: text to ids and back; PAD, BOS and EOS are those of `data.tokenizers`.
+            beam: W; 1 searches greedily.
+            length_penalty: a name that `decoding.penalties` knows.
+            alpha: its exponent.
+            extra_length: output tokens at most, above the source's; both count `</s>`.
+            n_best: translations of each sentence, at most `beam`.
+            tokens_per_batch: source tokens of a batch at most, padding included, but never fewer
+                rows than `row_multiple`.
+            row_multiple: rows of every batch are a multiple of this.
+            length_multiple: and source lengths of this.
+            max_length: source tokens that the model takes, `</s>` included.
+            jit: compiles `search(params, source) -> Hypotheses`; the place to name shardings.
+            place: puts a batch of NumPy arrays where the compiled search wants it.
+
+        Raises:
+            UserError: the values do not go together.
+        """
+        if n_best > beam:
+            raise UserError(f"n_best is {n_best} but a beam of {beam} gives no more than that")
+        self.params = params
+        self._model = model
+        self._tokenizer = tokenizer
+        self._beam = beam
+        self._n_best = n_best
+        self._penalty = penalties.length_penalty(length_penalty, alpha)
+        self._extra_length = extra_length
+        self._max_length = max_length
+        self._tokens_per_batch = tokens_per_batch
+        self._row_multiple = row_multiple
+        self._buckets = bucket_lengths(max_length, length_multiple)
+        self._place = place
+        self._search = jit(self._search_batch)
+
+    def translate(
+        self, sentences: Sequence[str], *, first_line: int = 1
+    ) -> list[list[Translation]]:
+        """Each sentence's translations, best first, in the order of the sentences.
+
+        A line with no token in it translates to one empty line and does not touch the model.
+
+        Args:
+            sentences: one line of text each.
+            first_line: the number that errors give to the first of them.
+
+        Raises:
+            UserError: a sentence is longer than the model takes, or the model's scores are no
+                numbers.
+        """
+        encoded = self._tokenizer.encode([sentence.strip() for sentence in sentences])
+        sources = {i: [*ids, EOS] for i, ids in enumerate(encoded) if ids}
+        for i, ids in sources.items():
+            if len(ids) > self._max_length:
+                raise UserError(
+                    f"line {first_line + i} has {len(ids)} tokens, </s> included, and the model "
+                    f"takes {self._max_length}: split the line, or train with a longer max_length"
+                )
+        results = [[_EMPTY] for _ in encoded]
+        running: deque[tuple[list[int], Hypotheses]] = deque()
+
+        def collect() -> None:
+            rows, hypotheses = running.popleft()
+            for i, found in zip(rows, self._read(hypotheses, len(rows)), strict=True):
+                if not found:
+                    raise UserError(
+                        f"line {first_line + i} has no translation: the model's scores are not "
+                        "finite numbers; take the parameters of an earlier checkpoint"
+                    )
+                results[i] = found
+
+        for rows, shape in self._batches({i: len(ids) for i, ids in sources.items()}):
+            source = self._place(_pad([sources[i] for i in rows], shape))
+            running.append((rows, self._search(self.params, source)))
+            if len(running) > 1:  # the device is at work on this batch while the last one is read
+                collect()
+        while running:
+            collect()
+        return results
+
+    def _search_batch(self, params: Any, source: Source) -> Hypotheses:
+        """What is compiled, once per shape [B, S] of the source."""
+        length = source.ids.shape[1] + self._extra_length
+        lengths_B = jnp.sum(source.segments > 0, axis=1)
+        max_lengths_B = jnp.where(lengths_B > 0, lengths_B + self._extra_length, 0)
+        model: Any = partial(self._model.apply, {"params": params})
+        memory = model(source, method="encode")
+        cache = model(memory, length, self._beam, method="init_cache")
+
+        def step(tokens_BW: Int[Array, "B W"], cache: Cache) -> tuple[Array, Cache]:
+            hidden_BWD, cache = model(tokens_BW, cache, method="step")
+            return model(hidden_BWD, method="logits"), cache
+
+        common = {
+            "pad": PAD,
+            "bos": BOS,
+            "eos": EOS,
+            "length": length,
+            "max_lengths_B": max_lengths_B,
+            "penalty": self._penalty,
+        }
+        if self._beam == 1:
+            return greedy_search(step, cache, **common)
+        return beam_search(step, cache, width=self._beam, n_best=self._n_best, **common)
+
+    def _batches(self, lengths: dict[int, int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
+        """Sentences' numbers, and the shape [B, S] that takes them; longest sentences first."""
+        order = sorted(lengths, key=lambda i: -lengths[i])
+        while order:
+            length = next(size for size in self._buckets if size >= lengths[order[0]])
+            full = self._tokens_per_batch // length // self._row_multiple * self._row_multiple
+            rows = self._row_multiple
+            while rows < min(len(lengths), full):
+                rows = min(rows * 4, full)
+            yield order[:rows], (rows, length)
+            order = order[rows:]
+
+    def _read(self, hypotheses: Hypotheses, rows: int) -> list[list[Translation]]:
+        """The first `rows` sentences' translations, as text."""
+        found = jax.device_get(hypotheses)
+        places = [(b, w) for b in range(rows) for w in np.flatnonzero(np.isfinite(found.scores[b]))]
+        tokens = [found.tokens[b, w, : found.lengths[b, w] - 1].tolist() for b, w in places]
+        results: list[list[Translation]] = [[] for _ in range(rows)]
+        for (b, w), ids, text in zip(places, tokens, self._tokenizer.decode(tokens), strict=True):
+            results[b].append(
+                Translation(
+                    text=" ".join(text.splitlines()),
+                    score=float(found.scores[b, w]),
+                    log_prob=float(found.log_probs[b, w]),
+                    tokens=tuple(ids),
+                )
+            )
+        return results
+
+
+def bucket_lengths(max_length: int, multiple: int) -> list[int]:
+    """Few lengths up to `max_length`, about half as long again each, all multiples of `multiple`.
+
+    bucket_lengths(100, 8) == [8, 16, 24, 32, 48, 72, 104]
+    """
+    most = -(-max_length // multiple)
+    counts = [1]
+    while counts[-1] < most:
+        counts.append(min(counts[-1] + max(1, counts[-1] // 2), most))
+    return [count * multiple for count in counts]
+
+
+def _pad(sentences: list[list[int]], shape: tuple[int, int]) -> Source:
+    """Rows of one sentence each; what is left of rows and columns is padding, segment 0."""
+    ids_BS = np.full(shape, PAD, np.int32)
+    segments_BS = np.zeros(shape, np.int32)
+    for row, sentence in enumerate(sentences):
+        ids_BS[row, : len(sentence)] = sentence
+        segments_BS[row, : len(sentence)] = 1
+    positions_BS = np.arange(shape[1], dtype=np.int32) * segments_BS
+    return Source(ids=ids_BS, positions=positions_BS, segments=segments_BS)

@@ -1,0 +1,69 @@
+"""How many processes one run has, and how they meet.
+
+Each process starts the same command. On TPU VMs, Slurm and GKE JAX finds the others by itself;
+elsewhere the configuration's `distributed` section names the coordinator.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from transformer.errors import UserError
+
+
+def initialize(*, enabled: bool, coordinator: str, processes: int, process: int) -> None:
+    """Joins the run's other processes; must come before anything touches a device.
+
+    Raises:
+        UserError: some but not all of coordinator, processes and process are given.
+    """
+    if not enabled:
+        return
+    given = (bool(coordinator), processes > 0, process >= 0)
+    if any(given) and not all(given):
+        raise UserError(
+            "config.distributed: give coordinator, processes and process together, or none of them"
+        )
+    named: dict[str, Any] = {}
+    if all(given):
+        named = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
+    jax.distributed.initialize(**named, heartbeat_timeout_seconds=60, shutdown_timeout_seconds=60)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Returns when all processes have reached the barrier of this name."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def first_then_all(name: str, work: Callable[[], None]) -> None:
+    """`work` in the first process, while the others wait for it."""
+    if is_first():
+        work()
+    barrier(name)
+
+
+def abort_all() -> None:
+    """Ends this process at once, so that the others fail in seconds instead of waiting for it.
+
+    An exception that merely unwinds would hang in the shutdown barrier, which the others, still
+    in a collective, never reach. Call it while handling the exception.
+    """
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,81 @@
+"""Translates a split of the corpus and scores it: what `transformer evaluate` prints."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from transformer.data.casa_roja import word_for_word
+from transformer.decoding import open_translator
+from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
+from transformer.evaluation.scores import Scores, score
+from transformer.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a split of the corpus says of a model."""
+
+    split: str
+    likelihood: Likelihood
+    perplexity_per_word: float
+    scores: Scores
+    baseline: Scores | None  # casa roja: a word-for-word dictionary on the same sentences
+    sources: list[str]
+    references: list[str]
+    translations: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the sentences."""
+        return {
+            "split": self.split,
+            "sentences": len(self.sources),
+            **dataclasses.asdict(self.likelihood),
+            "perplexity": self.likelihood.perplexity,
+            "perplexity_per_word": self.perplexity_per_word,
+            **self.scores.as_dict(),
+            "word_for_word": self.baseline.as_dict() if self.baseline else None,
+        }
+
+
+    def table(self) -> str:
+        """A row a measure, for people."""
+        rows = [
+            f"loss         {self.likelihood.loss:6.3f}  nats a piece, label-smoothed",
+            f"perplexity   {self.likelihood.perplexity:6.2f}  a piece, "
+            f"{self.perplexity_per_word:.2f} a word ({self.likelihood.tokens:,} pieces)",
+            self.scores.table(),
+        ]
+        if self.baseline:
+            rows.append("a word-for-word dictionary on the same sentences:")
+            rows.append(self.baseline.table())
+        return "\n".join(rows)
+
+
+def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
+    """Likelihood and translation scores of a split: `dev` or `test`.
+
+    Raises:
+        UserError: the corpus has no such split.
+    """
+    likelihood = LikelihoodEvaluator(experiment, split)(params)
+    pairs = list(experiment.corpus.pairs(split))
+    sources, references = [source for source, _ in pairs], [target for _, target in pairs]
+    longest = int(experiment.store(split).lengths.max())
+    translator = open_translator(experiment, params, max_length=longest)
+    translations = [best[0].text for best in translator.translate(sources)]
+    baseline = None
+    if experiment.config.data.source == "casa_roja":
+        baseline = score([word_for_word(source) for source in sources], references)
+    # A sentence's end is predicted like a word, so it counts as one.
+    words = sum(len(reference.split()) + 1 for reference in references)
+    return Evaluation(
+        split,
+        likelihood,
+        likelihood.perplexity_per_word(words),
+        score(translations, references),
+        baseline,
+        sources,
+        references,
+        translations,
+    )
+

@@ -1,0 +1,58 @@
+"""How surprised a model is by a set of sentences: loss and perplexity in teacher forcing."""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+from transformer.experiment import Experiment
+from transformer.losses import LossSums, batch_loss
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Means over all target tokens of a set, `</s>` included."""
+
+    loss: float  # label-smoothed cross-entropy, nats a piece: what training minimises
+    nll: float  # negative log-likelihood, nats a piece
+    accuracy: float  # share of pieces that the model thought most probable
+    tokens: int  # target pieces
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nll): per word-piece, as AIAYN's Table 3 has it."""
+        return math.exp(min(self.nll, 700.0))
+
+    def perplexity_per_word(self, words: int) -> float:
+        """The same likelihood spread over `words` words (and sentence ends)."""
+        return math.exp(min(self.nll * self.tokens / max(words, 1), 700.0))
+
+
+class LikelihoodEvaluator:
+    """Sums the loss over a whole split; compiled once for each shape of batch."""
+
+    def __init__(self, experiment: Experiment, split: str):
+        self._layout = experiment.layout
+        self._batches = experiment.eval_batches(split)
+        training = experiment.config.training
+
+        def sums(params: Any, batch: Any) -> LossSums:
+            apply = functools.partial(experiment.model.apply, {"params": params})
+            return batch_loss(
+                apply, batch, smoothing=training.label_smoothing, chunks=training.loss_chunks
+            )
+
+        self._sums = self._layout.jit(sums, out_shardings=self._layout.replicated)
+
+    def __call__(self, params: Any) -> Likelihood:
+        parts = []
+        for step in range(self._batches.plan.batches_per_epoch):
+            rows = self._batches.shape(step)[0]
+            local = self._batches.rows(step, *self._layout.local_rows(rows))
+            parts.append(self._sums(params, self._layout.place_rows(rows, local)))
+        loss, nll, correct, weight = (
+            sum(float(x) for x in xs)
+            for xs in zip(*((p.loss, p.nll, p.correct, p.weight) for p in parts), strict=True)
+        )
+        return Likelihood(loss / weight, nll / weight, correct / weight, round(weight))

@@ -1,0 +1,65 @@
+"""BLEU and chrF with sacreBLEU's signatures, and exact match: hypotheses against references."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from transformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A corpus's scores, each from 0 to 100, higher is better."""
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+    exact_match: float  # per cent of the sentences that equal their reference, outer spaces aside
+    sentences: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name, JSON-ready."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> str:
+        """A row a score for people to read: its name, its value, what exactly it is."""
+        rows = (
+            ("BLEU", self.bleu, self.bleu_signature),
+            ("chrF", self.chrf, self.chrf_signature),
+            ("exact match", self.exact_match, f"% of {self.sentences:,} sentences"),
+        )
+        return "\n".join(f"{name:<11}  {value:6.2f}  {note}" for name, value, note in rows)
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
+    """Scores of a whole set of plain sentences (not tokenised, not lowercased), one reference each.
+
+    BLEU is Papineni et al. 2002 as Post 2018 fixed it (13a tokens, cased, corpus level), chrF is
+    Popović 2015.
+
+    Raises:
+        UserError: there is nothing to score, or the two differ in length.
+    """
+    if len(hypotheses) != len(references):
+        raise UserError(
+            f"there are {len(hypotheses)} hypotheses for {len(references)} references: "
+            "give one line for each, in the same order"
+        )
+    if not references:
+        raise UserError("there are no sentences to score: give at least one and its reference")
+    bleu = BLEU(tokenize="13a", lowercase=False)
+    chrf = CHRF()
+    equal = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
+    return Scores(
+        bleu=bleu.corpus_score(hypotheses, [references]).score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf=chrf.corpus_score(hypotheses, [references]).score,
+        chrf_signature=str(chrf.get_signature()),
+        exact_match=100.0 * equal / len(references),
+        sentences=len(references),
+    )

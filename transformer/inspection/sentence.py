@@ -1,0 +1,80 @@
+"""One sentence looked into: what a trained model makes of it, and what it attended to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer.batch import Source, Target
+from transformer.data import BOS, EOS
+from transformer.decoding import open_translator
+from transformer.errors import UserError
+from transformer.experiment import Experiment
+from transformer.inspection.attention_maps import WordMap, attention_maps, word_map
+from transformer.inspection.figures import attention_png, attention_text
+
+
+@dataclass(frozen=True)
+class SentenceView:
+    """A sentence, its translation, and the cross-attention between their words."""
+
+    source: str
+    translation: str
+    cross: WordMap  # mean over layers and heads
+
+    def text(self) -> str:
+        """For the terminal: the matrix under the two sentences."""
+        matrix = attention_text(self.cross.weights_TS, self.cross.target, self.cross.source)
+        return f"{self.source}  →  {self.translation}\n\n{matrix}"
+
+    def save_png(self, path: Path) -> None:
+        """The same as a picture."""
+        attention_png(
+            path,
+            self.cross.weights_TS,
+            self.cross.target,
+            self.cross.source,
+            title="Cross-attention, mean over layers and heads",
+        )
+
+
+def inspect_sentence(
+    experiment: Experiment, params: Any, sentence: str, translation: str | None = None
+) -> SentenceView:
+    """Attention between a sentence and a translation: the given one, or the model's own.
+
+    Raises:
+        UserError: a sentence is empty, or longer than the model takes.
+    """
+    if translation is None:
+        translation = open_translator(experiment, params).translate([sentence])[0][0].text
+    tokenizer = experiment.tokenizer
+    source_ids, target_ids = tokenizer.encode([sentence, translation])
+    if not source_ids or not target_ids:
+        raise UserError("there is nothing to attend to: give a sentence with at least one word")
+    source_ids, target_ids = [*source_ids, EOS], [*target_ids, EOS]
+    rows = experiment.layout.split("batch")
+
+    def repeat(ids: list[int]) -> np.ndarray:
+        return np.tile(np.asarray(ids, np.int32), (rows, 1))
+
+    def ones_and_positions(ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        return repeat(list(range(len(ids)))), np.ones((rows, len(ids)), np.int32)
+
+    labels = repeat(target_ids)
+    source = Source(repeat(source_ids), *ones_and_positions(source_ids))
+    target = Target(
+        repeat([BOS, *target_ids[:-1]]),
+        *ones_and_positions(target_ids),
+        labels,
+        np.ones(labels.shape, np.float32),
+    )
+    with experiment.layout as layout:
+        maps = attention_maps(experiment.model, params, *layout.place((source, target)))
+    if maps.cross_NBHTS is None:
+        raise UserError(f"{experiment.config.model.family} has no cross-attention to show")
+    weights_TS = np.asarray(jax.device_get(maps.cross_NBHTS))[:, 0].mean((0, 1))
+    cross = word_map(weights_TS, tokenizer.pieces(target_ids), tokenizer.pieces(source_ids))
+    return SentenceView(sentence, translation, cross)

@@ -1,0 +1,112 @@
+"""What is minimised: label-smoothed cross-entropy, projected and summed chunk by chunk."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from transformer.batch import Batch
+
+
+@struct.dataclass
+class LossSums:
+    """Sums over target positions, float32 scalars. Means are taken once, over all of a batch."""
+
+    loss: Float[Array, ""]  # label-smoothed cross-entropy, nats, weighted
+    nll: Float[Array, ""]  # negative log-likelihood of the labels, nats, weighted
+    correct: Float[Array, ""]  # weight of the positions whose most probable piece is the label
+    weight: Float[Array, ""]  # of all positions
+
+    @classmethod
+    def zero(cls) -> "LossSums":
+        return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
+
+    def __add__(self, other: "LossSums") -> "LossSums":
+        return jax.tree.map(jnp.add, self, other)
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "B T V"],
+    labels: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    smoothing: float,
+) -> LossSums:
+    """Cross-entropy with a target of 1 - ε on the label and ε spread over all V (AIAYN §5.4).
+
+    Written with the log-normaliser, so that no log-probability of the whole vocabulary is stored:
+    loss = logsumexp(logits) - (1 - ε) logits[label] - ε mean(logits).
+    """
+    logits_BTV = logits.astype(jnp.float32)
+    normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    label_BT = jnp.take_along_axis(logits_BTV, labels[..., None], axis=-1)[..., 0]
+    nll_BT = normaliser_BT - label_BT
+    loss_BT = nll_BT
+    if smoothing:
+        loss_BT = nll_BT + smoothing * (label_BT - jnp.mean(logits_BTV, axis=-1))
+    correct_BT = label_BT >= jnp.max(logits_BTV, axis=-1)
+    sums = (jnp.sum(x_BT * weights) for x_BT in (loss_BT, nll_BT, correct_BT))
+    return LossSums(*sums, jnp.sum(weights))
+
+
+def chunked_loss(
+    project: Callable[[Float[Array, "B C D"]], Float[Array, "B C V"]],
+    hidden: Float[Array, "B T D"],
+    labels: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    *,
+    smoothing: float,
+    chunks: int,
+) -> LossSums:
+    """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
+
+    The target length is cut in `chunks` pieces (the greatest common divisor of T and that number);
+    each is projected, summed and forgotten, and projected again in the backward pass.
+    """
+    B, T, _ = hidden.shape
+    count = math.gcd(T, chunks)
+
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(B, count, T // count, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def add(sums: LossSums, chunk: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
+        hidden_BCD, labels_BC, weights_BC = chunk
+        part = smoothed_cross_entropy(project(hidden_BCD), labels_BC, weights_BC, smoothing)
+        return sums + part, None
+
+    return jax.lax.scan(add, LossSums.zero(), (split(hidden), split(labels), split(weights)))[0]
+
+
+def batch_loss(
+    apply: Callable[..., Any],
+    batch: Batch,
+    *,
+    smoothing: float,
+    chunks: int,
+    key: PRNGKeyArray | None = None,
+) -> LossSums:
+    """A model's loss on a batch in teacher forcing, summed over its target tokens.
+
+    Args:
+        apply: `functools.partial(model.apply, variables)` of any model family.
+        batch: B rows.
+        smoothing, chunks: see `chunked_loss`.
+        key: dropout is on where there is one.
+    """
+
+    def rngs(number: int) -> dict[str, Array] | None:
+        return None if key is None else {"dropout": jax.random.fold_in(key, number)}
+
+    memory = apply(batch.source, method="encode", rngs=rngs(0))
+    return chunked_loss(
+        lambda hidden_BCD: apply(hidden_BCD, method="logits"),
+        apply(batch.target, memory, method="decode", rngs=rngs(1)),
+        batch.target.labels,
+        batch.target.weights,
+        smoothing=smoothing,
+        chunks=chunks,
+    )

@@ -1,0 +1,73 @@
+"""The process a command runs in: its exit codes, its compilation cache, and a record of it all."""
+
+import enum
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformer import __version__
+
+
+class Exit(enum.IntEnum):
+    """What the exit code tells a launcher."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2  # the command line or the configuration is wrong
+    PREEMPTED = 42  # stopped by a signal, all saved: start the same command to go on
+
+
+def cache_dir(configured: str) -> Path:
+    """Where derived data lives: as configured, or $XDG_CACHE_HOME/transformer, or ~/.cache/..."""
+    if configured:
+        return Path(configured).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "transformer"
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the second run of anything starts in seconds."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("") / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def describe() -> dict[str, Any]:
+    """What a run's result may depend on beside its configuration: versions, flags, machine."""
+    import jax
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+    devices = jax.devices()
+    return {
+        "transformer": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "processes": jax.process_count(),
+        "flags": {k: v for k, v in os.environ.items() if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    """The checkout's commit, with "+changes" where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: subprocess.run(  # noqa: E731
+            ["git", *args], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

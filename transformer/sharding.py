@@ -1,0 +1,233 @@
+"""Where things are computed: a mesh of devices, and rules from logical axes to mesh axes.
+
+Models name what an axis is (`embed`, `heads`, `batch` ...); the experiment's rules say which mesh
+axes it is split over. A `Layout` holds both. Inside `layout.jit(function)`, or `with layout:`, models
+state the sharding of activations with `constrain`. One device is a mesh of one, not a special path.
+
+Linen's own constraints pass over a misspelt axis, a size that does not divide, an axis used twice
+and a missing mesh in silence, leaving everything replicated. Here each of these is an error.
+"""
+
+import contextvars
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from transformer.errors import UserError
+
+Axes = Sequence[str | None]
+Rules = Sequence[tuple[str, Sequence[str]]]
+
+_IN_FORCE: contextvars.ContextVar[tuple["Layout", ...]] = contextvars.ContextVar(
+    "layouts", default=()
+)
+
+
+class Layout:
+    """A mesh and the rules that map logical axes onto it.
+
+    Args:
+        axes: mesh axis → number of devices; one of them may be -1 for all that are left.
+        rules: (logical axis, mesh axes it is split over) pairs; () leaves it whole.
+        devices: which devices; all of the run's where it is None.
+
+    Raises:
+        UserError: the mesh does not fit the devices, or a rule names a mesh axis that is not there.
+    """
+
+    def __init__(
+        self, axes: Mapping[str, int], rules: Rules, devices: Sequence[jax.Device] | None = None
+    ):
+        devices = jax.devices() if devices is None else devices
+        sizes = _sizes(dict(axes), len(devices))
+        self.mesh: Mesh = jax.make_mesh(
+            tuple(sizes.values()),
+            tuple(sizes),
+            axis_types=(AxisType.Auto,) * len(sizes),
+            devices=list(devices),
+        )
+        self.rules = {logical: tuple(names) for logical, names in rules}
+        for logical, names in self.rules.items():
+            for name in names:
+                if name not in sizes:
+                    raise UserError(
+                        f"sharding rule {logical!r} names the mesh axis {name!r}; "
+                        f"the mesh has {', '.join(sizes)}"
+                    )
+
+    @classmethod
+    def single(cls, rules: Rules = ()) -> Self:
+        """One device and every logical axis whole: what a unit test or a notebook needs."""
+        return cls({"data": 1}, rules or [(name, ()) for name in LOGICAL_AXES], jax.devices()[:1])
+
+    def __enter__(self) -> Self:
+        _IN_FORCE.set((*_IN_FORCE.get(), self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _IN_FORCE.set(_IN_FORCE.get()[:-1])
+
+    def split(self, logical: str | None) -> int:
+        """Over how many devices a logical axis is split."""
+        return math.prod(self.mesh.shape[name] for name in self._mesh_axes(logical))
+
+    def _mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+        if logical is None:
+            return ()
+        if logical not in self.rules:
+            raise UserError(
+                f"logical axis {logical!r} has no sharding rule; "
+                f"config.sharding.rules has {', '.join(self.rules)}"
+            )
+        return self.rules[logical]
+
+    def spec(self, axes: Axes, shape: Sequence[int] | None = None, what: str = "an array"):
+        """The PartitionSpec of logical axes, checked against `shape` where it is given.
+
+        Raises:
+            UserError: an axis without a rule, a mesh axis used twice, a size that does not divide.
+        """
+        if shape is not None and len(shape) != len(axes):
+            raise UserError(f"{what}: {len(axes)} logical axes {tuple(axes)} for shape {shape}")
+        used: set[str] = set()
+        entries: list[tuple[str, ...] | None] = []
+        for index, logical in enumerate(axes):
+            names = tuple(name for name in self._mesh_axes(logical) if self.mesh.shape[name] > 1)
+            twice = used.intersection(names)
+            if twice:
+                raise UserError(
+                    f"{what}: two of its axes {tuple(axes)} are split over {twice.pop()!r}"
+                )
+            used.update(names)
+            if shape is not None and shape[index] % self.split(logical):
+                raise UserError(
+                    f"{what}: axis {logical!r} has size {shape[index]}, which the mesh axes "
+                    f"{' x '.join(names)} = {self.split(logical)} do not divide: make one a "
+                    "multiple of the other"
+                )
+            entries.append(names or None)
+        return PartitionSpec(*entries)
+
+    def sharding(self, axes: Axes, shape: Sequence[int] | None = None, what: str = "an array"):
+        """`spec` on this layout's mesh."""
+        return NamedSharding(self.mesh, self.spec(axes, shape, what))
+
+    def shardings(self, boxed: Any) -> Any:
+        """Shardings for a tree of parameters as the model created it (abstract, with axis names)."""
+
+        def one(path: Any, leaf: Any) -> NamedSharding:
+            what = "parameter " + jax.tree_util.keystr(path, simple=True, separator="/")
+            if isinstance(leaf, nn.LogicallyPartitioned):
+                return self.sharding(leaf.names, leaf.value.shape, what)
+            raise UserError(f"{what} names no logical axes: create it with `parameter`")
+
+        return jax.tree_util.tree_map_with_path(
+            one, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
+        )
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def jit(self, function: Callable, **options: Any) -> Callable:
+        """`jax.jit`, traced with this layout in force.
+
+        Rules are no part of jit's cache key, so each call makes a function of its own to compile:
+        one jit per layout, kept by the caller.
+        """
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        traced.__name__ = getattr(function, "__name__", "function")
+        return jax.jit(traced, **options)
+
+    def place(self, tree: Any, axes: Axes = ("batch",)) -> Any:
+        """Host arrays onto the devices, each split along its leading logical axes."""
+
+        def one(array: np.ndarray) -> Array:
+            names = (*axes, *[None] * (array.ndim - len(axes)))
+            sharding = self.sharding(names, array.shape, "a batch")
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+        return jax.tree.map(one, tree)
+
+    def local_rows(self, rows: int) -> tuple[int, int]:
+        """The range of a batch's rows that this process's devices hold: [start, stop)."""
+        sharding = self.sharding(("batch",), (rows,), "a batch")
+        spans = [
+            index[0].indices(rows)
+            for index in sharding.addressable_devices_indices_map((rows,)).values()
+        ]
+        return min(start for start, _, _ in spans), max(stop for _, stop, _ in spans)
+
+    def place_rows(self, rows: int, tree: Any) -> Any:
+        """As `place`, from the rows `local_rows(rows)` of a batch: all that this process has read."""
+        first, _ = self.local_rows(rows)
+
+        def one(array: np.ndarray) -> Array:
+            shape = (rows, *array.shape[1:])
+            sharding = self.sharding(("batch", *[None] * (array.ndim - 1)), shape, "a batch")
+
+            def load(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[0].indices(rows)
+                return array[start - first : stop - first]
+
+            return jax.make_array_from_callback(shape, sharding, load)
+
+        return jax.tree.map(one, tree)
+
+
+def current() -> Layout:
+    """The layout in force.
+
+    Raises:
+        UserError: there is none.
+    """
+    layouts = _IN_FORCE.get()
+    if not layouts:
+        raise UserError(
+            "no mesh: call the model inside `with Layout.single():` or a `layout.jit` function"
+        )
+    return layouts[-1]
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """States how an activation is split, by logical axis names; refuses what cannot be."""
+    layout = current()
+    return jax.lax.with_sharding_constraint(x, layout.sharding(axes, x.shape, "an activation"))
+
+
+def parameter(
+    module: nn.Module, name: str, init: Callable, axes: Axes, shape: Sequence[int]
+) -> Array:
+    """Creates (or reads) a float32 parameter whose logical axes travel with it until it is unboxed."""
+    return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape))
+
+
+# What a model's axes may be called; base.py gives each a rule.
+LOGICAL_AXES = ["batch", "length", "embed", "hidden", "heads", "head_size", "mlp", "vocab", "layers"]
+
+
+def _sizes(axes: dict[str, int], devices: int) -> dict[str, int]:
+    """Mesh axis sizes with -1 filled in; raises where they do not make up the devices."""
+    text = " x ".join(f"{name} {size}" for name, size in axes.items())
+    free = [name for name, size in axes.items() if size == -1]
+    fixed = math.prod(size for size in axes.values() if size != -1)
+    if len(free) > 1:
+        raise UserError(f"mesh {text}: only one axis may be -1")
+    if devices % fixed or (not free and fixed != devices):
+        fits = [size for size in range(1, devices + 1) if devices % size == 0]
+        raise UserError(
+            f"mesh {text} asks for {fixed} devices{' (or a multiple)' if free else ''}, but there "
+            f"are {devices}: sizes whose product is {devices} fit (each one of {fits}); "
+            "-1 stands for all that are left"
+        )
+    return {name: devices // fixed if size == -1 else size for name, size in axes.items()}

@@ -1,0 +1,6 @@
+"""From a configuration to a trained model: the step, the loop around it, what it leaves behind."""
+
+from transformer.training.checkpoints import trained_parameters
+from transformer.training.loop import train
+
+__all__ = ["train", "trained_parameters"]

@@ -1,0 +1,64 @@
+"""Evaluation while training: the development set's loss, scores and samples, and early stopping."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from transformer.config import EarlyStoppingConfig
+from transformer.decoding import open_translator
+from transformer.evaluation import LikelihoodEvaluator, score
+from transformer.experiment import Experiment
+from transformer.training.metrics import Sample
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Early stopping's state: what a checkpoint remembers of the evaluations so far."""
+
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0  # evaluations without a better one
+
+    def after(self, value: float, step: int, *, lower_is_better: bool) -> "Stopping":
+        better = self.best is None or (value < self.best if lower_is_better else value > self.best)
+        if better:
+            return Stopping(value, step, 0)
+        return dataclasses.replace(self, since_best=self.since_best + 1)
+
+    def exhausted(self, config: EarlyStoppingConfig) -> bool:
+        return config.patience > 0 and self.since_best >= config.patience
+
+
+class Development:
+    """Evaluates parameters on the development set; compiled once, when first used."""
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._likelihood = LikelihoodEvaluator(experiment, "dev")
+        self._pairs = list(experiment.corpus.pairs("dev"))
+        self._translator: Any = None
+
+    def __call__(self, params: Any) -> tuple[dict[str, float], list[Sample]]:
+        """Values by name (`loss` and, where configured, `bleu` among them), and some translations."""
+        training = self._experiment.config.training
+        likelihood = self._likelihood(params)
+        values: dict[str, float] = {
+            "loss": likelihood.loss,
+            "nll": likelihood.nll,
+            "perplexity": likelihood.perplexity,
+            "accuracy": likelihood.accuracy,
+        }
+        pairs = self._pairs if training.eval_bleu else self._pairs[: training.eval_samples]
+        texts = self._translate(params, [source for source, _ in pairs]) if pairs else []
+        if training.eval_bleu:
+            scores = score(texts, [target for _, target in pairs])
+            values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
+        samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
+        return values, samples[: training.eval_samples]
+
+    def _translate(self, params: Any, sources: list[str]) -> list[str]:
+        if self._translator is None:
+            longest = int(self._experiment.store("dev").lengths.max())
+            self._translator = open_translator(self._experiment, params, max_length=longest)
+        self._translator.params = params
+        return [best[0].text for best in self._translator.translate(sources)]

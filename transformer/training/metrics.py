@@ -1,0 +1,296 @@
+"""What a run measures: `metrics.jsonl`, TensorBoard events, and what is seen while it trains.
+
+`metrics.jsonl` in the run's directory holds one JSON object a line, in the order of events:
+
+    {"kind": "train", "step": 100, "loss": 5.31, "tokens": 24512, ..., "clock": {...}}
+    {"kind": "eval",  "step": 5000, "loss": 2.17, "bleu": 25.1, "samples": [...], "clock": {...}}
+    {"kind": "event", "step": 7000, "event": "early stop", ..., "clock": {...}}
+
+    kind     train: one step, that step's own values (not averages), every `training.log_every`
+             steps and at the last | eval: the development set | event: anything worth noting once
+    step     optimizer updates done
+    tokens   train: target tokens of that step's batch, padding left out
+    samples  eval: [{"source": str, "reference": str, "translation": str}, ...]
+    others   what the training step or the evaluation computed, by name; float32 values by their
+             shortest digits; null where not finite
+    clock    everything that depends on the clock, and nothing else does:
+      time               seconds since 1970, when the line was written
+      seconds            wall time of the run so far, over all its processes up to here
+      steps_per_second, tokens_per_second, waiting_for_data    train only; over the steps since the
+             last line; the last one is the share of that time spent waiting for batches, 0 to 1;
+             null where nothing was timed (a process's first step, which compiles)
+
+Two runs of one configuration are equal line by line but for `clock`, whether or not they were
+stopped in between: a run that goes on from step r first cuts the file back to r. TensorBoard has
+the numbers under `train/`, `eval/` and `clock/`.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jaxtyping import Array
+from tensorboardX import SummaryWriter
+
+from transformer.errors import UserError
+from transformer.training import progress
+
+FILE = "metrics.jsonl"
+Values = Mapping[str, Array | np.ndarray | np.generic | float | int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A development sentence, and what the model makes of it."""
+
+    source: str
+    reference: str
+    translation: str
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step that the device may still be computing."""
+
+    step: int
+    values: Values
+    tokens: int
+
+
+@dataclass
+class _Interval:
+    """What happened since the last line."""
+
+    start: float | None = None  # perf_counter's seconds; None: nothing timed yet
+    steps: int = 0
+    tokens: int = 0
+    waited: float = 0.0
+
+
+class Metrics:
+    """Writes down what a run measures, and shows it on standard error.
+
+    Only process 0 does; elsewhere all this is silent.
+    Values come as scalars on the device and are fetched one step late, so that the device never
+    waits for this process: `train(step, ...)` queues its own and records the step before. Call
+    `flush()` before a checkpoint is saved, so that no line at or before its step can be missing.
+
+    Args:
+        workdir: the run's directory.
+        step: the step that training goes on from; later lines are cut off. 0 starts anew.
+        total_steps: where it will end.
+        log_every: steps from one train line to the next.
+
+    Raises:
+        UserError: `metrics.jsonl` is damaged.
+    """
+
+    def __init__(self, workdir: Path, *, step: int, total_steps: int, log_every: int) -> None:
+        self._log_every, self._total = log_every, total_steps
+        self._pending: _Pending | None = None
+        self._interval = _Interval()
+        self._speed = progress.Speedometer()
+        self._began = time.perf_counter()
+        self._file, self._board = None, None
+        self._progress = progress.Progress()
+        if jax.process_index() == 0:
+            path = workdir / FILE
+            kept = cut(path, step)
+            self._began -= kept[-1]["clock"]["seconds"] if kept else 0.0
+            self._file = path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+            self._progress = progress.show(step=step, total=total_steps)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, over all its processes."""
+        return time.perf_counter() - self._began
+
+    def train(self, step: int, values: Values, *, tokens: int, waited: float) -> None:
+        """Takes a step's values and records those of the step before.
+
+        Args:
+            step: optimizer updates done, this one included.
+            values: scalars by name, on the device or not; among them `loss`.
+            tokens: target tokens of the batch, padding left out.
+            waited: seconds that the loop waited for this batch.
+        """
+        self._interval.waited += waited
+        self._settle()
+        self._pending = _Pending(step, values, tokens)
+
+    def evaluation(self, step: int, values: Values, samples: Sequence[Sample] = ()) -> None:
+        """Records and prints what an evaluation found. The next steps' speed is timed from here."""
+        self.flush()
+        found = _numbers(values)
+        extra = {"samples": [asdict(sample) for sample in samples]} if samples else {}
+        self._write("eval", step, {**found, **extra}, {})
+        self._to_board("eval", step, found)
+        if self._board and samples:
+            self._board.add_text("eval/samples", _markdown(samples), step)
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
+        self.print(f"evaluation at step {step:,}: {shown}")
+        for sample in samples:
+            self.print(f"  source       {sample.source}")
+            self.print(f"  reference    {sample.reference}")
+            self.print(f"  translation  {sample.translation}\n")
+        self._speed.pause()
+        self._interval = _Interval(time.perf_counter())
+
+    def event(self, step: int, event: str, **fields: Any) -> None:
+        """Records that something happened, with JSON values that say what."""
+        self.flush()
+        self._write("event", step, {"event": event, **fields}, {})
+
+    def print(self, text: str) -> None:
+        """Shows a text without tearing the bar."""
+        self._progress.print(text)
+
+    def flush(self) -> None:
+        """Records what is queued, and has it on disk."""
+        self._settle()
+        if self._file and self._board:
+            os.fsync(self._file.fileno())
+            self._board.flush()
+
+    def close(self) -> None:
+        """Records what is queued and closes all; whatever happened before, the bar goes too."""
+        try:
+            self.flush()
+        finally:
+            self._progress.close()
+            if self._file and self._board:
+                self._file.close()
+                self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _settle(self) -> None:
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        values = _numbers(jax.device_get(dict(pending.values)))  # waits until the step is done
+        now, interval = time.perf_counter(), self._interval
+        if interval.start is None:  # this step compiled: timing starts behind it
+            self._interval = interval = _Interval(now)
+        else:
+            interval.steps += 1
+            interval.tokens += pending.tokens
+        self._speed.step(now, pending.step, pending.tokens)
+        log = pending.step % self._log_every == 0 or pending.step == self._total
+        loss = math.nan if values["loss"] is None else values["loss"]
+        self._progress.step(pending.step, loss, self._speed.speed(), log=log)
+        if log:
+            speed = _rates(interval, now)
+            self._write("train", pending.step, {**values, "tokens": pending.tokens}, speed)
+            self._to_board("train", pending.step, values)
+            self._to_board("clock", pending.step, speed)
+            self._interval = _Interval(now)
+
+    def _write(self, kind: str, step: int, content: dict, clock: dict) -> None:
+        if self._file:
+            clock = {"time": time.time(), "seconds": self.seconds, **clock}
+            line = {"kind": kind, "step": step, **content, "clock": clock}
+            # One write, out at once: a process that is killed leaves at most its last line cut.
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def _to_board(self, group: str, step: int, values: Mapping[str, float | None]) -> None:
+        if self._board:
+            for name, value in values.items():
+                if value is not None:
+                    self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, in order; none where there is no file.
+
+    A last line that was not finished is left out.
+
+    Raises:
+        UserError: another line is not what this module writes.
+    """
+    return _parse(workdir / FILE)
+
+
+def cut(path: Path, step: int) -> list[dict[str, Any]]:
+    """Cuts a metrics file back to what a run knew at `step` (nothing at 0), and gives that."""
+    kept = [line for line in _parse(path) if line["step"] <= step] if step else []
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return kept
+
+
+def _parse(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")  # behind the last newline: nothing, or a torn line
+    result = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            result.append(json.loads(line))
+            float(result[-1]["step"] + result[-1]["clock"]["seconds"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}, line {number} is damaged: delete that line, or the file to do without "
+                "the run's past metrics"
+            ) from None
+    return result
+
+
+def _rates(interval: _Interval, now: float) -> dict[str, float | None]:
+    seconds = now - interval.start if interval.start is not None else 0.0
+    if interval.steps == 0 or seconds <= 0.0:
+        return {"steps_per_second": None, "tokens_per_second": None, "waiting_for_data": None}
+    return {
+        "steps_per_second": interval.steps / seconds,
+        "tokens_per_second": interval.tokens / seconds,
+        "waiting_for_data": min(interval.waited / seconds, 1.0),
+    }
+
+
+def _numbers(values: Values) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> float | None:
+    """A Python number that JSON can hold; float32 by the shortest digits that mean it."""
+    array = np.asarray(value)
+    if np.issubdtype(array.dtype, np.integer):
+        return int(array)
+    if array.dtype.itemsize <= 4:
+        array = np.asarray(float(str(array.astype(np.float32))))
+    return float(array) if np.isfinite(array) else None
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _markdown(samples: Sequence[Sample]) -> str:
+    rows = [f"| {s.source} | {s.reference} | {s.translation} |" for s in samples]
+    return "\n".join(["| source | reference | translation |", "| --- | --- | --- |", *rows])

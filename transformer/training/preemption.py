@@ -1,0 +1,49 @@
+"""Being told to stop: Ctrl-C, or SIGTERM from a scheduler that wants the machine back."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+import jax
+
+from transformer.training.checkpoints import Checkpoints
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM while it is entered, so that training ends between two steps.
+
+    In a run of several processes a SIGTERM to any of them stops all at the same step (JAX's
+    preemption service, which owns the signal there). A second Ctrl-C interrupts at once.
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+        self._alone = jax.process_count() == 1
+        self._asked = False
+        self._before: dict[int, signal.Handlers | int | None] = {}
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; every process must ask at every step."""
+        return self._asked if self._alone else self._checkpoints.reached_preemption(step)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __enter__(self) -> Self:
+        # Python takes signals in its main thread only: elsewhere (a notebook's worker) there are none.
+        if self._alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)  # pyright: ignore
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""What is seen while a run trains: a bar on a terminal, else a plain line every so often."""
+
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+WINDOW = 20.0  # seconds over which the shown speed is averaged
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Both per second."""
+
+    steps: float
+    tokens: float
+
+
+class Speedometer:
+    """Speed over the last `WINDOW` seconds, from the moments at which steps were done."""
+
+    def __init__(self) -> None:
+        self._done: deque[tuple[float, int, int]] = deque()  # seconds, step, tokens of that step
+
+    def step(self, now: float, step: int, tokens: int) -> None:
+        self._done.append((now, step, tokens))
+        while len(self._done) > 2 and now - self._done[0][0] > WINDOW:
+            self._done.popleft()
+
+    def pause(self) -> None:
+        """What comes next is not training; its time does not count."""
+        self._done.clear()
+
+    def speed(self) -> Speed | None:
+        """None before the second step is done: the first one's time is compilation's."""
+        if len(self._done) < 2:
+            return None
+        first, last = self._done[0], self._done[-1]
+        seconds = max(last[0] - first[0], 1e-9)
+        tokens = sum(entry[2] for entry in self._done) - first[2]
+        return Speed((last[1] - first[1]) / seconds, tokens / seconds)
+
+
+class Progress:
+    """Shows nothing: every process's but the first."""
+
+    def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
+        """`step` is done; `log` where it is one of those that are written down."""
+
+    def print(self, text: str) -> None:
+        """A text of its own, which tears nothing."""
+
+    def close(self) -> None:
+        """The terminal as it was."""
+
+
+def show(*, step: int, total: int) -> Progress:
+    """A bar where standard error is a terminal, plain lines on it elsewhere."""
+    return Bar(step, total) if sys.stderr is not None and sys.stderr.isatty() else Lines(total)
+
+
+class Lines(Progress):
+    """A line for each step that is written down."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
+        if log:
+            self.print(f"step {step:,}/{self._total:,}  {_status(self._total - step, loss, speed)}")
+
+    def print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Bar(Progress):
+    """A line that redraws itself. Whatever is printed through it appears above, whole."""
+
+    def __init__(self, step: int, total: int) -> None:
+        self._console = Console(stderr=True, force_terminal=True, soft_wrap=True)
+        self._bar = RichProgress(
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[status]}"),
+            console=self._console,
+            expand=True,
+            refresh_per_second=4,
+            redirect_stdout=False,  # standard output may be a file: it is not ours to move
+        )
+        self._task = self._bar.add_task("train", completed=step, total=total, status="compiling")
+        self._total, self._shown = total, 0.0
+        self._bar.start()
+
+    def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
+        now = time.monotonic()
+        if log or step >= self._total or now - self._shown > 0.2:
+            self._shown = now
+            status = _status(self._total - step, loss, speed)
+            self._bar.update(self._task, completed=step, status=status)
+
+    def print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, emoji=False)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def _status(steps_left: int, loss: float, speed: Speed | None) -> str:
+    if speed is None:
+        return f"loss {loss:.3f}"
+    left = duration(steps_left / speed.steps)
+    steps = f"{speed.steps:.1f}" if speed.steps < 100 else f"{speed.steps:,.0f}"
+    return f"loss {loss:.3f}  {speed.tokens:,.0f} tokens/s  {steps} steps/s  {left} left"
+
+
+def duration(seconds: float) -> str:
+    """`0:42`, `12:07`, `3:12:07`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,0 +1,182 @@
+"""One training step as a pure function: (state, batch) -> (state, metrics)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float
+
+from transformer import rng
+from transformer.batch import Batch
+from transformer.config import TrainingConfig
+from transformer.losses import LossSums, batch_loss
+from transformer.models import Seq2Seq, parameters
+from transformer.models.parameters import Params
+from transformer.rng import Stream
+from transformer.sharding import Layout
+
+
+@struct.dataclass
+class TrainState:
+    """All that training carries from one step to the next, and all that a checkpoint holds.
+
+    Trees of this shape also hold shardings, or ShapeDtypeStructs, in place of arrays.
+    """
+
+    step: Any  # int32 []; updates done
+    seed: Any  # int32 []; the experiment's: dropout draws from (seed, step)
+    params: Params  # float32
+    opt_state: Any  # Optax's
+    ema: Params  # float32, as params; () where training.ema_decay is 0
+
+
+@struct.dataclass
+class StepMetrics:
+    """What one step measured, float32 scalars; means are over the batch's target tokens."""
+
+    loss: Float[Array, ""]  # label-smoothed cross-entropy, nats a token
+    nll: Float[Array, ""]  # negative log-likelihood, nats a token
+    accuracy: Float[Array, ""]  # share of labels that were the most probable piece
+    gradient_norm: Float[Array, ""]  # global, before clipping
+    learning_rate: Float[Array, ""]
+
+
+def gradients(
+    model: Seq2Seq, state: TrainState, batch: Batch, config: TrainingConfig
+) -> tuple[Params, LossSums]:
+    """d(mean loss)/d(params) over the whole batch, and the sums it came from.
+
+    An accumulated batch is cut in equal parts, computed one after another; the mean is taken over
+    all of them at the end, so the result is that of the batch in one piece (dropout's draws apart).
+    """
+
+    def part(micro: Batch, number: Any) -> tuple[Params, LossSums]:
+        key = rng.key(state.seed, Stream.DROPOUT, state.step, number)
+
+        def total(params: Params) -> tuple[Array, LossSums]:
+            sums = batch_loss(
+                functools.partial(model.apply, {"params": params}),
+                micro,
+                smoothing=config.label_smoothing,
+                chunks=config.loss_chunks,
+                key=key,
+            )
+            return sums.loss, sums
+
+        grads, sums = jax.grad(total, has_aux=True)(state.params)
+        return grads, sums
+
+    if config.accumulate == 1:
+        grads, sums = part(batch, 0)
+    else:
+        parts = jax.tree.map(lambda x: _cut(x, config.accumulate), batch)
+
+        def add(total: Any, numbered: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, part(*numbered)), None
+
+        zero = (jax.tree.map(jnp.zeros_like, state.params), LossSums.zero())
+        (grads, sums), _ = jax.lax.scan(add, zero, (parts, jnp.arange(config.accumulate)))
+    scale = 1.0 / jnp.maximum(sums.weight, 1.0)
+    return jax.tree.map(lambda g: g * scale, grads), sums
+
+
+def _cut(x_B: Array, parts: int) -> Array:
+    """[B, ...] → [parts, B / parts, ...]; every part takes its rows from every device's share."""
+    return jnp.moveaxis(x_B.reshape(x_B.shape[0] // parts, parts, *x_B.shape[1:]), 1, 0)
+
+
+def make_train_step(
+    model: Seq2Seq,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: TrainingConfig,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """The step as a function to jit: gradients, one optimizer update, the average if there is one."""
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        grads, sums = gradients(model, state, batch, config)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        weight = jnp.maximum(sums.weight, 1.0)
+        metrics = StepMetrics(
+            loss=sums.loss / weight,
+            nll=sums.nll / weight,
+            accuracy=sums.correct / weight,
+            gradient_norm=optax.tree.norm(grads),
+            learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+        )
+        decay = config.ema_decay
+        ema = (
+            jax.tree.map(lambda e, p: decay * e + (1.0 - decay) * p, state.ema, params)
+            if decay
+            else ()
+        )
+        return TrainState(state.step + 1, state.seed, params, opt_state, ema), metrics
+
+    return train_step
+
+
+class StateFactory:
+    """Makes a run's first state on its mesh, and says what any state of it looks like.
+
+    Attributes:
+        abstract: a TrainState of ShapeDtypeStructs with shardings, for restoring a checkpoint.
+        shardings: the same tree of shardings.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        optimizer: optax.GradientTransformation,
+        layout: Layout,
+        config: TrainingConfig,
+    ):
+        self._model, self._optimizer, self._layout = model, optimizer, layout
+        self._ema = config.ema_decay > 0.0
+        with layout:
+            shapes = jax.eval_shape(lambda: self._state(0))
+        params = jax.tree.map(lambda leaf: leaf.sharding, parameters.abstract(model, layout))
+        self.shardings = TrainState(
+            step=layout.replicated,
+            seed=layout.replicated,
+            params=params,
+            opt_state=_like_params(optimizer, shapes, params, layout),
+            ema=params if self._ema else (),
+        )
+        self.abstract = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
+        )
+
+    def create(self, seed: int) -> TrainState:
+        """The state before the first step: the same bits on every mesh."""
+        create = self._layout.jit(self._state, out_shardings=self.shardings)
+        return create(jnp.asarray(seed, jnp.int32))
+
+    def _state(self, seed: Any) -> TrainState:
+        params = nn.unbox(parameters.boxed(self._model, self._layout, seed))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=jnp.asarray(seed, jnp.int32),
+            params=params,
+            opt_state=self._optimizer.init(params),
+            ema=params if self._ema else (),
+        )
+
+
+def _like_params(
+    optimizer: optax.GradientTransformation, shapes: TrainState, params: Any, layout: Layout
+) -> Any:
+    """Shardings for optimizer state: what is shaped like a parameter is split as it is."""
+    return optax.tree.map_params(
+        optimizer,
+        lambda leaf, sharding, param: sharding if leaf.shape == param.shape else layout.replicated,
+        shapes.opt_state,
+        params,
+        shapes.params,
+        transform_non_params=lambda _: layout.replicated,
+    )
