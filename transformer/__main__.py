@@ -136,14 +136,15 @@ def load_config(argument: str, overrides: Sequence[str]) -> "Config":
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    command = ["transformer", f"--config={argument}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
-        rest = values(["transformer", f"--config={argument}", *overrides])[1:]
+        rest = values(command)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"--config={argument}: {_last_line(error)}") from error
     if rest:
         raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
-    return from_dict(values["config"].value.to_dict())
+    return from_dict(values["config"].value.to_dict())  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _last_line(error: Exception) -> str:

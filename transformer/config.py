@@ -5,6 +5,7 @@ value must satisfy. `from_dict` refuses a key that is unknown (naming the neares
 missing, a value of another type, and whatever a section's `__post_init__` finds wrong.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -164,7 +165,7 @@ class DataConfig:
         _require(
             length % self.length_multiple == 0,
             f"data.{key} is {length}, no multiple of data.length_multiple = "
-            f"{self.length_multiple}: take {-(-length // self.length_multiple) * self.length_multiple}",
+            f"{self.length_multiple}: take {length + -length % self.length_multiple}",
         )
         _require(
             length * self.row_multiple <= self.tokens_per_batch,
@@ -259,7 +260,7 @@ class MeshConfig:
             size = getattr(self, axis.name)
             _require(
                 size == -1 or size > 0,
-                f"mesh.{axis.name} is {size}; give a number of devices, or -1 for all that are left",
+                f"mesh.{axis.name} is {size}; give a number, or -1 for all that are left",
             )
 
 
@@ -282,8 +283,8 @@ class Config:
 
     name: str
     seed: int
+    data: DataConfig  # before the model, which takes its vocabulary's size
     model: ModelConfig
-    data: DataConfig
     training: TrainingConfig
     optimizer: OptimizerConfig
     checkpoints: CheckpointsConfig
@@ -297,7 +298,7 @@ class Config:
         _require(
             self.data.row_multiple % self.training.accumulate == 0,
             f"training.accumulate is {self.training.accumulate}, which does not divide "
-            f"data.row_multiple = {self.data.row_multiple}: batches could not be cut in equal parts",
+            f"data.row_multiple = {self.data.row_multiple}: batches cannot be cut in equal parts",
         )
         _require(
             self.early_stopping.metric != "bleu" or self.training.eval_bleu,
@@ -332,14 +333,12 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     tree = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
     }
-    try:
+    with contextlib.suppress(KeyError, TypeError):  # a missing section is reported below
         tree["model"] = {**tree["model"], "vocab_size": tree["data"]["tokenizer"]["vocab_size"]}
-    except (KeyError, TypeError):
-        pass  # a missing section: reported below under its own name
     return _build(Config, tree, "")
 
 
-def _build(kind: type, tree: Mapping[str, Any], path: str) -> Any:
+def _build(kind: type, tree: Any, path: str) -> Any:
     if not isinstance(tree, Mapping):
         raise UserError(f"config.{path.rstrip('.')} is {tree!r}; it must be a section of keys")
     kinds = typing.get_type_hints(kind)

@@ -38,7 +38,7 @@ from transformer.sharding import Layout
 
 log = logging.getLogger(__name__)
 
-# What may differ when a run is continued: where and how fast it runs, what is shown, how it decodes.
+# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
 MAY_CHANGE = (
     "name",
     "distributed",
@@ -96,7 +96,7 @@ class Experiment:
                 )
                 raise UserError(
                     f"{self.workdir} holds a run of another configuration ({shown}"
-                    f"{'; ...' if len(differ) > 4 else ''}): take another --workdir, or the same keys"
+                    f"{'; ...' if len(differ) > 4 else ''}): take another --workdir"
                 )
         elif self.workdir.exists() and (not self.workdir.is_dir() or any(self.workdir.iterdir())):
             raise UserError(

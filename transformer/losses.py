@@ -23,7 +23,8 @@ class LossSums:
 
     @classmethod
     def zero(cls) -> "LossSums":
-        return cls(*(jnp.zeros((), jnp.float32) for _ in range(4)))
+        zero = jnp.zeros((), jnp.float32)
+        return cls(zero, zero, zero, zero)
 
     def __add__(self, other: "LossSums") -> "LossSums":
         return jax.tree.map(jnp.add, self, other)
@@ -47,9 +48,13 @@ def smoothed_cross_entropy(
     loss_BT = nll_BT
     if smoothing:
         loss_BT = nll_BT + smoothing * (label_BT - jnp.mean(logits_BTV, axis=-1))
-    correct_BT = label_BT >= jnp.max(logits_BTV, axis=-1)
-    sums = (jnp.sum(x_BT * weights) for x_BT in (loss_BT, nll_BT, correct_BT))
-    return LossSums(*sums, jnp.sum(weights))
+    correct_BT = (label_BT >= jnp.max(logits_BTV, axis=-1)).astype(jnp.float32)
+    return LossSums(
+        loss=jnp.sum(loss_BT * weights),
+        nll=jnp.sum(nll_BT * weights),
+        correct=jnp.sum(correct_BT * weights),
+        weight=jnp.sum(weights),
+    )
 
 
 def chunked_loss(

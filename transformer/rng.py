@@ -15,11 +15,11 @@ class Stream(enum.IntEnum):
     SAMPLING = 3
 
 
-def key(seed: int, stream: Stream, *counters: int | Array) -> PRNGKeyArray:
+def key(seed: int | Array, stream: Stream, *counters: int | Array) -> PRNGKeyArray:
     """key(seed) → fold_in(stream) → fold_in(step) → ...: the same arguments, the same key.
 
     Args:
-        seed: the experiment's seed.
+        seed: the experiment's; an int, or an int32 scalar.
         stream: what the key is for; two streams never share a key.
         counters: step, micro-batch, example ... in this order; ints or int32 scalars.
     """

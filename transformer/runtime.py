@@ -62,7 +62,7 @@ def describe() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The checkout's commit, with "+changes" where files differ from it; None outside a checkout."""
+    """The checkout's commit, "+changes" where files differ from it; None outside a checkout."""
     here = Path(__file__).parent
     try:
         run = lambda *args: subprocess.run(  # noqa: E731

@@ -1,8 +1,9 @@
 """Where things are computed: a mesh of devices, and rules from logical axes to mesh axes.
 
 Models name what an axis is (`embed`, `heads`, `batch` ...); the experiment's rules say which mesh
-axes it is split over. A `Layout` holds both. Inside `layout.jit(function)`, or `with layout:`, models
-state the sharding of activations with `constrain`. One device is a mesh of one, not a special path.
+axes it is split over. A `Layout` holds both. Inside `layout.jit(function)`, or `with layout:`,
+models state the sharding of activations with `constrain`. One device is a mesh of one, not a
+special path.
 
 Linen's own constraints pass over a misspelt axis, a size that does not divide, an axis used twice
 and a missing mesh in silence, leaving everything replicated. Here each of these is an error.
@@ -41,9 +42,7 @@ class Layout:
         UserError: the mesh does not fit the devices, or a rule names a mesh axis that is not there.
     """
 
-    def __init__(
-        self, axes: Mapping[str, int], rules: Rules, devices: Sequence[jax.Device] | None = None
-    ):
+    def __init__(self, axes: Mapping[str, int], rules: Rules, devices: Sequence[Any] | None = None):
         devices = jax.devices() if devices is None else devices
         sizes = _sizes(dict(axes), len(devices))
         self.mesh: Mesh = jax.make_mesh(
@@ -119,7 +118,7 @@ class Layout:
         return NamedSharding(self.mesh, self.spec(axes, shape, what))
 
     def shardings(self, boxed: Any) -> Any:
-        """Shardings for a tree of parameters as the model created it (abstract, with axis names)."""
+        """Shardings for a tree of parameters as the model made it, with axis names."""
 
         def one(path: Any, leaf: Any) -> NamedSharding:
             what = "parameter " + jax.tree_util.keystr(path, simple=True, separator="/")
@@ -149,37 +148,31 @@ class Layout:
         traced.__name__ = getattr(function, "__name__", "function")
         return jax.jit(traced, **options)
 
-    def place(self, tree: Any, axes: Axes = ("batch",)) -> Any:
-        """Host arrays onto the devices, each split along its leading logical axes."""
-
-        def one(array: np.ndarray) -> Array:
-            names = (*axes, *[None] * (array.ndim - len(axes)))
-            sharding = self.sharding(names, array.shape, "a batch")
-            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-        return jax.tree.map(one, tree)
-
     def local_rows(self, rows: int) -> tuple[int, int]:
         """The range of a batch's rows that this process's devices hold: [start, stop)."""
         sharding = self.sharding(("batch",), (rows,), "a batch")
-        spans = [
-            index[0].indices(rows)
-            for index in sharding.addressable_devices_indices_map((rows,)).values()
-        ]
+        indices: Any = sharding.addressable_devices_indices_map((rows,)).values()
+        spans = [index[0].indices(rows) for index in indices]
         return min(start for start, _, _ in spans), max(stop for _, stop, _ in spans)
 
-    def place_rows(self, rows: int, tree: Any) -> Any:
-        """As `place`, from the rows `local_rows(rows)` of a batch: all that this process has read."""
-        first, _ = self.local_rows(rows)
+    def place(self, tree: Any, rows: int | None = None) -> Any:
+        """A batch onto the devices, its rows split by the rule of `batch`.
+
+        Args:
+            tree: of NumPy arrays [B, ...]; only the rows `local_rows(rows)` where `rows` is given.
+            rows: B of the whole batch, if this process has read no more than its own.
+        """
+        first = 0 if rows is None else self.local_rows(rows)[0]
 
         def one(array: np.ndarray) -> Array:
-            shape = (rows, *array.shape[1:])
-            sharding = self.sharding(("batch", *[None] * (array.ndim - 1)), shape, "a batch")
+            shape = (len(array) if rows is None else rows, *array.shape[1:])
+            axes = ("batch", *[None] * (array.ndim - 1))
 
-            def load(index: tuple[slice, ...]) -> np.ndarray:
-                start, stop, _ = index[0].indices(rows)
+            def load(index: Any) -> np.ndarray:
+                start, stop, _ = index[0].indices(shape[0])
                 return array[start - first : stop - first]
 
+            sharding = self.sharding(axes, shape, "a batch")
             return jax.make_array_from_callback(shape, sharding, load)
 
         return jax.tree.map(one, tree)
@@ -208,12 +201,23 @@ def constrain(x: Array, *axes: str | None) -> Array:
 def parameter(
     module: nn.Module, name: str, init: Callable, axes: Axes, shape: Sequence[int]
 ) -> Array:
-    """Creates (or reads) a float32 parameter whose logical axes travel with it until it is unboxed."""
-    return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape))
+    """Creates (or reads) a float32 parameter; its logical axes go with it until it is unboxed."""
+    boxed = nn.with_logical_partitioning(init, tuple(axes))
+    return module.param(name, boxed, tuple(shape))  # pyright: ignore[reportReturnType]
 
 
 # What a model's axes may be called; base.py gives each a rule.
-LOGICAL_AXES = ["batch", "length", "embed", "hidden", "heads", "head_size", "mlp", "vocab", "layers"]
+LOGICAL_AXES = [
+    "batch",
+    "length",
+    "embed",
+    "hidden",
+    "heads",
+    "head_size",
+    "mlp",
+    "vocab",
+    "layers",
+]
 
 
 def _sizes(axes: dict[str, int], devices: int) -> dict[str, int]:

@@ -112,7 +112,7 @@ def initialised(config: ModelConfig, batch: Batch, seed: int = 0) -> tuple[Seq2S
 
 
 def assert_equals_reference(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Two trees of arrays agree: no entry differs by more than `tolerance` × the largest of its leaf.
+    """Two trees agree: no entry differs by more than `tolerance` × the largest of its array.
 
     Raises:
         AssertionError: names the leaf that differs most, and by how much.

@@ -7,7 +7,8 @@ import pytest
 from transformer.data import Tokenizer, open_store
 from transformer.data.tokenizers import train
 
-WORDS = "casa rojo grande perro gato ve come una el la house red big dog cat sees eats a the".split()
+WORDS = ["casa", "rojo", "grande", "perro", "gato", "ve", "come", "una", "el", "la", "house", "red"]
+WORDS += ["big", "dog", "cat", "sees", "eats", "a", "the"]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import gc
+import itertools
 import threading
 import time
 
@@ -40,10 +41,14 @@ def assert_same(a: Batch, b: Batch):
 def by_hand(store, rows):
     """The arrays of a batch, token by token, as the docstring of transformer/batch.py says."""
     shape = rows.shape
-    source = {name: np.zeros((shape.rows, shape.source), np.int32) for name in
-              ("ids", "positions", "segments")}
-    target = {name: np.zeros((shape.rows, shape.target), np.int32) for name in
-              ("ids", "positions", "segments", "labels", "weights")}
+    source = {
+        name: np.zeros((shape.rows, shape.source), np.int32)
+        for name in ("ids", "positions", "segments")
+    }
+    target = {
+        name: np.zeros((shape.rows, shape.target), np.int32)
+        for name in ("ids", "positions", "segments", "labels", "weights")
+    }
     for row in range(shape.rows):
         at_source = at_target = 0
         for segment, example in enumerate(
@@ -87,7 +92,7 @@ def test_rows_unpack_to_the_sentences(store, plan, batches, tokenizer, sentence_
     seen = {}
     for step in range(plan.batches_per_epoch):
         batch, rows = batches[step], batches.layout(step)
-        for row, (start, stop) in enumerate(zip(rows.splits, rows.splits[1:], strict=False)):
+        for row, (start, stop) in enumerate(itertools.pairwise(rows.splits)):
             for segment, example in enumerate(rows.examples[start:stop], 1):
                 source = batch.source.ids[row][batch.source.segments[row] == segment]
                 target = batch.target.labels[row][batch.target.segments[row] == segment]
@@ -118,9 +123,7 @@ def test_the_rows_of_all_hosts_are_the_batch(plan, batches, hosts):
         rows = batches.shape(step).rows
         count = rows if hosts == "every row" else hosts
         borders = np.linspace(0, rows, count + 1).astype(int).tolist()
-        parts = [
-            batches.rows(step, a, b) for a, b in zip(borders, borders[1:], strict=False)
-        ]
+        parts = [batches.rows(step, a, b) for a, b in itertools.pairwise(borders)]
         assert_same(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), batches[step])
 
 

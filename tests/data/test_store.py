@@ -72,18 +72,14 @@ def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "short", "long"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short"])
 def test_a_damaged_store_is_built_anew(corpus, tokenizer, tmp_path, name, damage, caplog):
     open_store(tmp_path, corpus, tokenizer, key="k")
     path = tmp_path / "k" / name
-    content = path.read_bytes()
-    changed = {"empty": b"", "short": content[:-9], "long": content + b"123456789"}
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(changed[damage])
-    if (name, damage) == ("offsets.npy", "long"):
-        return  # bytes behind an array are never read
+        path.write_bytes(path.read_bytes()[:-16] if damage == "short" else b"")
     assert_holds(open_store(tmp_path, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
     assert corpus.passes == 2 and "damaged" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
@@ -98,7 +94,7 @@ def test_offsets_that_do_not_rise_are_damage(corpus, tokenizer, tmp_path):
 
 
 def test_builders_at_the_same_time_do_not_hurt_each_other(corpus, tokenizer, tmp_path):
-    together = threading.Barrier(3)
+    together = threading.Barrier(3, timeout=30)
 
     def slowly():
         for index, pair in enumerate(corpus.pairs):

@@ -249,6 +249,18 @@ def test_stops_when_nothing_live_can_win_and_not_before(alpha, steps):
     np.testing.assert_array_equal(found.tokens[0, 0, : len(words) + 1], [*words, EOS])
 
 
+def test_a_live_hypothesis_may_win_at_any_length():
+    """Whichever end of the lengths left is the more favourable one must not be overlooked."""
+    long_1MV = table_of({(): {EOS: 0.6, 3: 0.4}, (3,): {4: 1.0}, (3, 4): {5: 1.0}})
+    assert np.log(0.4) / 2**0.6 < np.log(0.6) < np.log(0.4) / 4**0.6
+    found = beam(long_1MV, np.array([L]), 0.6, width=2, name="power", n_best=1)
+    np.testing.assert_array_equal(found.tokens[0, 0], [3, 4, 5, EOS])
+    short_1MV = table_of({(): {EOS: 0.3, 3: 0.7}})  # behind 3, EOS is certain
+    assert np.log(0.7) * 4 < np.log(0.3) < np.log(0.7) * 2  # alpha = -1: length costs
+    found = beam(short_1MV, np.array([L]), -1.0, width=2, name="power", n_best=1)
+    np.testing.assert_array_equal(found.tokens[0, 0], [3, EOS, PAD, PAD])
+
+
 def test_neighbours_change_nothing_bitwise():
     tables_BMV, limits_B = random_tables(7), np.array([4, 3, 4, 2, 4])
     alone = beam(tables_BMV, limits_B, 0.6, width=5, name="gnmt")

@@ -1,6 +1,7 @@
 """The Transformer's properties, by gradients and equalities rather than by pinned numbers."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def test_causality_and_padding_by_input_gradients(trained) -> None:
         config = dataclasses.replace(model.config, vocab_size=V + S + T)
         source = batch.source.replace(ids=batch.source.ids.at[row].set(V + jnp.arange(S)))
         target = batch.target.replace(ids=batch.target.ids.at[row].set(V + S + jnp.arange(T)))
-        big = build_model(config)
+        big: Any = build_model(config)
         memory = big.apply({"params": params}, source, method="encode")
         return big.apply({"params": params}, target, memory, method="decode")[row]
 
@@ -81,7 +82,7 @@ def test_packed_equals_unpacked(trained) -> None:
     hidden = model.apply(variables, packed)[0]
     for segment in (1, 2):
         s, t = (
-            jax.tree.map(lambda x, side=side: x[side.segments == segment][None], side)
+            jax.tree.map(lambda x, s=segment, side=side: x[side.segments == s][None], side)
             for side in (packed.source, packed.target)
         )
         alone = Batch(
@@ -135,7 +136,8 @@ def test_unrolled_and_rematerialised_equal_scanned(trained) -> None:
     model, variables, batch = trained
 
     def loss(variables, config):
-        return jnp.sum(jnp.square(build_model(config).apply(variables, batch)))
+        logits: Any = build_model(config).apply(variables, batch)
+        return jnp.sum(jnp.square(logits))
 
     run = lambda **changes: jax.jit(jax.grad(loss), static_argnums=1)(  # noqa: E731
         variables, dataclasses.replace(model.config, **changes)

@@ -8,7 +8,8 @@ is not after its own (`causal`), and where it is less than `window` positions aw
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
-from numpy import ndarray
+
+from transformer.batch import AnyArray
 
 
 @struct.dataclass
@@ -19,10 +20,10 @@ class Mask:
     same sequence (self-attention). Cross-attention has neither.
     """
 
-    q_segments: Int[Array | ndarray, "B T"]
-    k_segments: Int[Array | ndarray, "B S"]
-    q_positions: Int[Array | ndarray, "B T"]
-    k_positions: Int[Array | ndarray, "B S"]
+    q_segments: Int[AnyArray, "B T"]
+    k_segments: Int[AnyArray, "B S"]
+    q_positions: Int[AnyArray, "B T"]
+    k_positions: Int[AnyArray, "B S"]
     causal: bool = struct.field(pytree_node=False, default=False)
     window: int | None = struct.field(pytree_node=False, default=None)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 WINDOW = 64  # rows open at a time
-LANE = 8192  # pairs packed in sequence; lanes of these run side by side
+LANE = 2048  # pairs packed in sequence; lanes of these run side by side
 
 
 def pack(lengths_n2: Int[np.ndarray, "n 2"], size: int) -> Int[np.ndarray, " n"]:

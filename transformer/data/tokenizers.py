@@ -6,6 +6,7 @@ whitespace as one space, none at the ends, no control characters; lower case whe
 so normalised comes back from `decode(encode(text))` unchanged, in any script.
 """
 
+import functools
 import hashlib
 import io
 import logging
@@ -117,8 +118,7 @@ class Tokenizer:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Ids of each sentence, without BOS or EOS."""
-        # One thread: making Python lists is the bottleneck, and more threads were slower.
-        return self._processor.encode(sentences, num_threads=1)
+        return self._processor.encode(sentences, num_threads=-1)  # all cores
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special ids and those above the vocabulary are dropped.
@@ -126,7 +126,7 @@ class Tokenizer:
         A model's embedding may have more rows than the vocabulary has pieces, so it can emit such.
         """
         kept = [[int(i) for i in sequence if UNK < i < self.size] for sequence in ids]
-        return self._processor.decode(kept, num_threads=1) if kept else []
+        return self._processor.decode(kept, num_threads=-1) if kept else []
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """What each id stands for, to label an axis with; a word's first piece starts with ▁."""
@@ -146,6 +146,7 @@ def evenly_spaced(items: Iterable[Item], limit: int) -> list[Item]:
     return kept
 
 
+@functools.cache
 def _normalization_rules(lowercase: bool) -> str:
     """SentencePiece's table: one "code points TAB code points" a line, in hexadecimal."""
     rules = {}

@@ -91,7 +91,7 @@ def beam_search(
             cache=cache.reorder(parents_BW),
             newest_BW=tokens_BW,
             prefixes_BWL=prefixes_BWL,
-            # All of a sentence's hypotheses or none: dropping one alone would make room for others.
+            # A sentence that is over lives no more: it neither changes nor keeps the others going.
             log_probs_BW=jnp.where(over_B[:, None], -jnp.inf, live_BW),
             finished=finished,
         )

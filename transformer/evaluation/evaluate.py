@@ -36,7 +36,6 @@ class Evaluation:
             "word_for_word": self.baseline.as_dict() if self.baseline else None,
         }
 
-
     def table(self) -> str:
         """A row a measure, for people."""
         rows = [
@@ -78,4 +77,3 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
         references,
         translations,
     )
-

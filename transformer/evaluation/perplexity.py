@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-
 from transformer.experiment import Experiment
 from transformer.losses import LossSums, batch_loss
 
@@ -50,7 +49,7 @@ class LikelihoodEvaluator:
         for step in range(self._batches.plan.batches_per_epoch):
             rows = self._batches.shape(step)[0]
             local = self._batches.rows(step, *self._layout.local_rows(rows))
-            parts.append(self._sums(params, self._layout.place_rows(rows, local)))
+            parts.append(self._sums(params, self._layout.place(local, rows)))
         loss, nll, correct, weight = (
             sum(float(x) for x in xs)
             for xs in zip(*((p.loss, p.nll, p.correct, p.weight) for p in parts), strict=True)

@@ -20,7 +20,7 @@ Axis = int | tuple[int, ...]
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
-    """What products are computed in; `auto` is bfloat16 where the hardware multiplies it natively."""
+    """What products are computed in; `auto` is bfloat16 on hardware that multiplies it."""
     if config.dtype == "auto":
         return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
     return jnp.dtype(config.dtype)
@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalises each position's width to mean 0 and variance 1, in float32; scale and bias follow."""
+    """Brings each position's width to mean 0 and variance 1, in float32; then scale and bias."""
 
     config: ModelConfig
 

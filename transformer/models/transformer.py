@@ -102,8 +102,10 @@ class DecoderLayer(nn.Module):
         return self._after_self_attention(x, fixed, cross_mask), state
 
     def _after_self_attention(self, x: Array, fixed: Any, mask: Mask) -> Array:
+        k, v = fixed
+
         def cross_attention(x_BTD: Array) -> Array:
-            return self.cross_attention(self.cross_attention.queries(x_BTD), *fixed, mask)
+            return self.cross_attention(self.cross_attention.queries(x_BTD), k, v, mask)
 
         return self.transform(self.cross(x, cross_attention), self.feed_forward)
 

@@ -39,7 +39,7 @@ class Development:
         self._translator: Any = None
 
     def __call__(self, params: Any) -> tuple[dict[str, float], list[Sample]]:
-        """Values by name (`loss` and, where configured, `bleu` among them), and some translations."""
+        """Values by name (`loss`, and `bleu` where configured), and some translations."""
         training = self._experiment.config.training
         likelihood = self._likelihood(params)
         values: dict[str, float] = {

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import numpy as np
@@ -117,13 +117,13 @@ def _resume_or_create(
     return state, Stopping(**meta["stopping"])
 
 
-def _feed(experiment: Experiment, start: int, stop: int) -> Iterator[tuple[Batch, float]]:
+def _feed(experiment: Experiment, start: int, stop: int) -> Generator[tuple[Batch, float]]:
     """Batches on the devices from step `start`, and how many seconds each was waited for."""
     layout, batches = experiment.layout, experiment.train_batches
 
     def make(step: int) -> Batch:
         rows = batches.shape(step)[0]
-        return layout.place_rows(rows, batches.rows(step, *layout.local_rows(rows)))
+        return layout.place(batches.rows(step, *layout.local_rows(rows)), rows)
 
     with prefetch(make, start, stop, experiment.config.data.prefetch) as ready:
         while True:

@@ -33,7 +33,7 @@ class StopRequest:
         self._asked = True
 
     def __enter__(self) -> Self:
-        # Python takes signals in its main thread only: elsewhere (a notebook's worker) there are none.
+        # Python takes signals in its main thread only: in another there are none to note.
         if self._alone and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)  # pyright: ignore

@@ -96,7 +96,7 @@ def make_train_step(
     schedule: optax.Schedule,
     config: TrainingConfig,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The step as a function to jit: gradients, one optimizer update, the average if there is one."""
+    """The step as a function to jit: gradients, one update, and the average if there is one."""
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         grads, sums = gradients(model, state, batch, config)

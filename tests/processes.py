@@ -1,0 +1,47 @@
+"""Real processes for tests: the command line as its users start it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TINY = f"--config={ROOT}/tests/tiny.py"
+
+
+def start(*arguments: str, cache: Path, devices: int = 1, **options: Any) -> subprocess.Popen:
+    """`python -m transformer ...` from a folder that is not the repository's."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "XDG_CACHE_HOME": str(cache),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "transformer", *map(str, arguments)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, cwd=cache, text=True, **{**pipes, **options})
+
+
+def run(*arguments: str, cache: Path, devices: int = 1, **options: Any) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    process = start(*arguments, cache=cache, devices=devices, **options)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """A run's metrics without the fields that depend on the clock."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "clock"} for line in lines]
+
+
+def error_line(errors: str) -> str:
+    """The one line of an error; fails on a traceback."""
+    assert "Traceback" not in errors, errors
+    lines = [line for line in errors.splitlines() if line.startswith("transformer: ")]
+    assert len(lines) == 1, errors
+    return re.sub("^transformer: ", "", lines[0])

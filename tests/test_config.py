@@ -1,0 +1,113 @@
+"""Configurations: what is refused, with which words; what a run's name depends on."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import base
+from transformer.__main__ import load_config
+from transformer.config import from_dict
+from transformer.errors import UserError
+
+EXPERIMENTS = Path(base.__file__).parent
+
+
+def tree(**changes) -> dict:
+    """base.py's keys as nested dicts, with some changed: tree(model={"heads": 3})."""
+    result = base.get_config().to_dict()
+    for section, keys in changes.items():
+        result[section].update(keys)
+    return result
+
+
+def test_base_is_the_papers_base_model() -> None:
+    config = from_dict(tree())
+    assert (config.model.d_model, config.model.d_ff, config.model.heads) == (512, 2048, 8)
+    assert config.optimizer.options == {"b1": 0.9, "b2": 0.98, "eps": 1e-9}
+    assert (config.decoding.beam, config.decoding.alpha, config.decoding.extra_length) == (
+        4,
+        0.6,
+        50,
+    )
+    assert config.model.vocab_size == config.data.tokenizer.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"norm": "none"}}, r"model.norm is 'none'; choose one of post, pre"),
+        ({"model": {"heads": 0}}, r"model.heads is 0; it must be above 0"),
+        ({"model": {"dropout": 1.0}}, r"model.dropout is 1.0; it must be at least 0 and below 1"),
+        ({"model": {"d_model": 511}}, r"model.d_model is 511; .* take 512"),
+        ({"model": {"heads": 2.5}}, r"config.model.heads is 2.5, a float; it must be int"),
+        ({"model": {"unroll": 1}}, r"config.model.unroll is 1, a int; it must be bool"),
+        (
+            {"model": {"head": 8}},
+            r"unknown key config.model.head: did you mean config.model.heads?",
+        ),
+        ({"data": {"tokens_per_batch": 100}}, r"data.tokens_per_batch is 100, .* at least 2048"),
+        ({"data": {"max_length": 100}}, r"data.max_length is 100, no multiple .* take 104"),
+        ({"data": {"tokenizer": 3}}, r"config.data.tokenizer is 3; it must be a section of keys"),
+        ({"training": {"accumulate": 3}}, r"training.accumulate is 3, which does not divide"),
+        ({"decoding": {"n_best": 5}}, r"decoding.n_best is 5 but a beam of 4 gives no more"),
+        ({"checkpoints": {"average": 9}}, r"checkpoints.average is 9 but only keep_last = 5"),
+        (
+            {"early_stopping": {"metric": "bleu"}},
+            r"nothing computes it: set training.eval_bleu=True",
+        ),
+        ({"mesh": {"tensor": 0}}, r"mesh.tensor is 0; give a number, or -1"),
+    ],
+)
+def test_bad_values_are_refused_with_a_reason(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dict(tree(**changes))
+
+
+def test_a_missing_key_is_refused() -> None:
+    incomplete = tree()
+    del incomplete["training"]["steps"]
+    with pytest.raises(UserError, match=r"config.training.steps is missing"):
+        from_dict(incomplete)
+
+
+def test_names_are_hashes_of_what_matters() -> None:
+    config = from_dict(tree())
+    assert from_dict(config.as_dict()) == config
+    assert from_dict(tree()).run_name == config.run_name
+    assert from_dict(tree(model={"heads": 4})).run_name != config.run_name
+    assert from_dict(tree(distributed={"process": 1})).run_name == config.run_name
+    assert from_dict({**tree(), "name": "mine"}).run_name == "mine"
+
+
+def test_overrides_and_variants() -> None:
+    config = load_config(f"{EXPERIMENTS}/casa_roja.py:smoke", ["--config.model.heads=2"])
+    assert config.model.heads == 2
+    assert config.model.d_model == 32
+
+
+@pytest.mark.parametrize(
+    ("argument", "overrides", "message"),
+    [
+        ("nowhere.py", [], r"there is no file nowhere.py"),
+        ("casa_roja.py:big", [], r"unknown variant 'big': this experiment has smoke"),
+        ("casa_roja.py", ["--config.model.headz=2"], r"unknown key 'headz': did you mean 'heads'?"),
+        ("casa_roja.py", ["--config.model.heads=two"], r"invalid literal for int.*'two'"),
+        ("casa_roja.py", ["--beam=2"], r"beam"),
+        ("casa_roja.py", ["stray"], r"'stray' is no option"),
+    ],
+)
+def test_bad_arguments_are_one_line(argument: str, overrides: list[str], message: str) -> None:
+    path = argument if argument.startswith("nowhere") else f"{EXPERIMENTS}/{argument}"
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_experiment_resolves_with_smoke() -> None:
+    names = [p for p in EXPERIMENTS.glob("*.py") if p.stem != "__init__"]
+    assert len(names) >= 3
+    for path in names:
+        smoke = load_config(f"{path}:smoke", [])
+        assert smoke.data.source == "casa_roja"
+        assert smoke.model.d_model <= 32
+        load_config(str(path), [])

@@ -1,0 +1,72 @@
+"""The loss against its definition, and what it holds in memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer.losses import chunked_loss, smoothed_cross_entropy
+from transformer.testing import assert_equals_reference
+
+B, T, D, V = 2, 6, 5, 11
+
+
+def inputs():
+    keys = jax.random.split(jax.random.key(0), 3)
+    hidden = jax.random.normal(keys[0], (B, T, D))
+    table = jax.random.normal(keys[1], (V, D))
+    labels = jax.random.randint(keys[2], (B, T), 0, V)
+    weights = jnp.ones((B, T)).at[1, 4:].set(0.0)
+    return hidden, table, labels, weights
+
+
+def test_equals_the_cross_entropy_with_smoothed_targets() -> None:
+    """-Σ q log p with q = 1 - ε on the label and ε spread over all V entries (§5.4)."""
+    hidden, table, labels, weights = inputs()
+    logits = np.asarray(hidden @ table.T, np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    q = np.full((B, T, V), 0.3 / V)
+    np.put_along_axis(q, np.asarray(labels)[..., None], 0.7 + 0.3 / V, -1)
+    sums = smoothed_cross_entropy(jnp.asarray(logits, jnp.float32), labels, weights, 0.3)
+    np.testing.assert_allclose(
+        sums.loss, -(q * log_p).sum(-1)[np.asarray(weights) > 0].sum(), rtol=1e-5
+    )
+    nll = -np.take_along_axis(log_p, np.asarray(labels)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(sums.nll, (nll * weights).sum(), rtol=1e-5)
+    correct = (logits.argmax(-1) == np.asarray(labels)) * np.asarray(weights)
+    assert float(sums.correct) == correct.sum()
+    assert float(sums.weight) == 10.0
+
+
+def total(hidden, table, labels, weights, chunks):
+    project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
+    sums = chunked_loss(project, hidden, labels, weights, smoothing=0.1, chunks=chunks)
+    return sums.loss, sums
+
+
+def test_chunks_change_nothing() -> None:
+    """Values and gradients, also for a number of chunks that does not divide the length."""
+    run = lambda chunks: jax.value_and_grad(total, (0, 1), has_aux=True)(*inputs(), chunks)  # noqa: E731
+    for chunks in (2, 3, 4, 6, 8):
+        assert_equals_reference(run(chunks), run(1))
+
+
+def test_the_gradient_never_holds_all_logits() -> None:
+    """Its temporaries stay under half of B·T·V floats; in one piece they do not."""
+    B, T, D, V = 16, 32, 8, 4_000
+    shapes = [
+        ((B, T, D), jnp.float32),
+        ((V, D), jnp.float32),
+        ((B, T), jnp.int32),
+        ((B, T), jnp.float32),
+    ]
+    abstract = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+
+    def temporaries(chunks: int) -> float:
+        loss = functools.partial(total, chunks=chunks)
+        compiled = jax.jit(jax.grad(loss, (0, 1), has_aux=True)).lower(*abstract).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / (4 * B * T * V)
+
+    assert temporaries(8) <= 0.5
+    assert temporaries(1) > 1.0

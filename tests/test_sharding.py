@@ -1,0 +1,177 @@
+"""Meshes: what is refused, who holds what, and that a step does not depend on the split."""
+
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from transformer import testing
+from transformer.config import TrainingConfig
+from transformer.errors import UserError
+from transformer.models import build_model, parameters
+from transformer.sharding import Layout, constrain, current
+from transformer.testing import RULES, assert_equals_reference
+from transformer.training.step import StateFactory, gradients
+
+CONFIG = testing.model_config(
+    encoder_layers=1, decoder_layers=2, d_model=32, d_ff=40, heads=8, vocab_size=48
+)
+TRAINING = TrainingConfig(
+    steps=1,
+    minutes=0.0,
+    label_smoothing=0.1,
+    loss_chunks=2,
+    accumulate=1,
+    clip_norm=0.0,
+    ema_decay=0.0,
+    log_every=1,
+    eval_every=1,
+    eval_bleu=False,
+    eval_samples=0,
+)
+SPLITS = [
+    dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))
+    for sizes in itertools.product((1, 2, 4, 8), repeat=3)
+    if math.prod(sizes) == 8
+]
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """A program from the cache would not repeat the compiler's warnings."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
+@functools.cache
+def one_step(**axes: int):
+    """Initial parameters, loss, gradients and parameters after one SGD step, on a mesh."""
+    layout = testing.layout(**axes)
+    model = build_model(CONFIG)
+    factory = StateFactory(model, optax.sgd(1.0), layout, TRAINING)
+    state = factory.create(seed=5)
+    shares = jax.tree.map(lambda x: (x.nbytes, x.addressable_shards[0].data.nbytes), state.params)
+    batch = testing.random_batch(vocab_size=48, rows=8, source_length=7, target_length=6)
+
+    def step(state, batch):
+        grads, sums = gradients(model, state, batch, TRAINING)
+        stepped = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+        return sums.loss / sums.weight, grads, stepped
+
+    with uncached():
+        results = layout.jit(step)(state, layout.place(jax.tree.map(np.asarray, batch)))
+    return jax.tree.map(np.asarray, state.params), *jax.tree.map(np.asarray, results), shares
+
+
+def each_split() -> Iterator:
+    """Every split of 8 devices: two in the default lane, the others in the slow one."""
+    for axes in SPLITS:
+        quick = tuple(axes.values()) in [(2, 2, 2), (1, 8, 1)]
+        marks = () if quick else pytest.mark.slow
+        yield pytest.param(axes, id="x".join(map(str, axes.values())), marks=marks)
+
+
+@pytest.mark.parametrize("axes", list(each_split()))
+def test_a_step_does_not_depend_on_the_mesh(axes: dict, capfd: pytest.CaptureFixture) -> None:
+    initial, loss, grads, stepped, _ = one_step(data=1)
+    initial_8, loss_8, grads_8, stepped_8, shares = one_step(**axes)
+    assert "rematerialization" not in capfd.readouterr().err
+    assert jax.tree.all(jax.tree.map(np.array_equal, initial_8, initial)), "not the same bits"
+    np.testing.assert_allclose(loss_8, loss, rtol=1e-6)
+    assert_equals_reference(grads_8, grads, 1e-5)
+    assert_equals_reference(stepped_8, stepped, 1e-5)
+    split = axes["fsdp"] * axes["tensor"]
+    for path, (whole, share) in jax.tree_util.tree_leaves_with_path(
+        shares, is_leaf=lambda x: isinstance(x, tuple)
+    ):
+        name = jax.tree_util.keystr(path)
+        matrix = not any(part in name for part in ("scale", "bias"))
+        expected = split if matrix else axes["fsdp"]
+        if "up_bias" in name:
+            expected = axes["tensor"]
+        assert share * expected == whole, f"{name}: a device holds {share} of {whole} bytes"
+
+
+def test_the_compiler_does_warn_where_it_must_copy(capfd: pytest.CaptureFixture) -> None:
+    """The warning that the test above waits for in vain is one that can be caught."""
+    layout = testing.layout(fsdp=2, tensor=4)
+    table = jax.device_put(np.ones((48, 32), np.float32), layout.sharding(("vocab", "embed")))
+    ids = layout.place(np.zeros((8, 4), np.int32))
+
+    def look_up(table, ids):
+        return constrain(jnp.take(table, ids, axis=0), "batch", None, "vocab") * 2.0
+
+    with uncached():
+        layout.jit(look_up)(table, ids)
+    if "rematerialization" not in capfd.readouterr().err:
+        pytest.skip("this compiler copies in silence: nothing to wait for")
+
+
+def test_initial_parameters_can_be_made_alone() -> None:
+    with testing.layout():
+        model = build_model(CONFIG)
+    made = parameters.create(model, testing.layout(fsdp=4, tensor=2), 5)
+    assert jax.tree.all(jax.tree.map(np.array_equal, made, one_step(data=1)[0]))
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"data": 3}, r"asks for 3 devices, but there are 8"),
+        ({"data": -1, "tensor": 3}, r"asks for 3 devices \(or a multiple\), but there are 8"),
+        ({"data": -1, "fsdp": -1}, r"only one axis may be -1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(axes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Layout(axes, ())
+
+
+def test_minus_one_takes_what_is_left() -> None:
+    assert dict(Layout({"data": -1, "tensor": 4}, ()).mesh.shape) == {"data": 2, "tensor": 4}
+
+
+def test_what_linen_lets_pass_is_refused() -> None:
+    x = jnp.ones((6, 8))
+    with pytest.raises(UserError, match="names the mesh axis 'model'; the mesh has data"):
+        Layout({"data": 8}, [("batch", ("model",))])
+    with pytest.raises(UserError, match="no mesh"):
+        constrain(x, "batch", None)
+    with testing.layout(fsdp=4, tensor=2):
+        with pytest.raises(UserError, match="'bach' has no sharding rule"):
+            constrain(x, "bach", None)
+        with pytest.raises(UserError, match="size 6, which the mesh axes fsdp = 4 do not divide"):
+            constrain(x, "embed", None)
+        with pytest.raises(UserError, match="are split over 'tensor'"):
+            constrain(jnp.ones((2, 2)), "heads", "mlp")
+        with pytest.raises(UserError, match="1 logical axes"):
+            constrain(x, "batch")
+    with pytest.raises(UserError, match="no mesh"):
+        current()
+
+
+def test_a_parameter_that_does_not_divide_is_named() -> None:
+    model = build_model(testing.model_config(d_model=22))
+    with pytest.raises(
+        UserError, match=r"parameter decoder/.*: axis 'embed' has size 22, .* fsdp = 4"
+    ):
+        parameters.abstract(model, testing.layout(fsdp=4))
+
+
+def test_rows_are_placed_where_they_are_split() -> None:
+    layout = Layout({"data": 2, "fsdp": 2, "tensor": 2}, RULES)
+    rows = np.arange(24, dtype=np.int32).reshape(8, 3)
+    assert layout.local_rows(8) == (0, 8)
+    placed = layout.place({"ids": rows}, 8)["ids"]
+    np.testing.assert_array_equal(placed, rows)
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 3)}

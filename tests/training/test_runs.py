@@ -1,0 +1,162 @@
+"""Whole runs in real processes: stopped and continued, by one process or two, and told apart."""
+
+import json
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from tests.processes import TINY, error_line, metrics, run, start
+
+STEPS = 300
+
+
+def arrays(workdir: Path, step: int) -> dict:
+    """Every array of a checkpoint, as it lies on disk."""
+    found = {}
+    for item in ("params", "rest"):
+        tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / item)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled programs and tokenised corpora, shared by this file's processes."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cache: Path) -> Path:
+    workdir = cache / "undisturbed"
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", cache=cache)
+    assert code == 0, errors
+    return workdir
+
+
+def test_a_run_leaves_what_is_needed_to_repeat_it(undisturbed: Path) -> None:
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["model"]["d_model"] == 16
+    environment = json.loads((undisturbed / "environment.json").read_text())
+    assert {"packages", "git", "cores", "devices", "flags"} <= set(environment)
+    assert (undisturbed / "tokenizer.model").exists()
+    assert list((undisturbed / "tensorboard").iterdir())
+    lines = metrics(undisturbed)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(10, 301, 10))
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [150, 300]
+    saved = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
+    assert saved[-1] == STEPS and len(saved) <= 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_continued_equals_undisturbed(
+    undisturbed: Path, cache: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A real signal at a real moment: exit 42, then the same command; every bit is the same."""
+    workdir = tmp_path / "stopped"
+    process = start("train", TINY, f"--workdir={workdir}", cache=cache)
+    wait_for_step(workdir, 20)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 42, errors
+    stopped = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert 20 <= stopped < STEPS
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", cache=cache)
+    assert code == 0, errors
+    assert f"going on from step {stopped}" in errors
+    expected, actual = arrays(undisturbed, STEPS), arrays(workdir, STEPS)
+    assert expected.keys() == actual.keys() and len(expected) > 20
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
+    assert metrics(workdir) == metrics(undisturbed)
+
+
+def wait_for_step(workdir: Path, step: int) -> None:
+    """Returns when the run has recorded a step."""
+    for _ in range(1_200):
+        path = workdir / "metrics.jsonl"
+        if path.exists() and f'"step": {step}' in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} never came")
+
+
+def test_a_finished_run_has_nothing_to_do(undisturbed: Path, cache: Path) -> None:
+    before = metrics(undisturbed)
+    code, _, errors = run("train", TINY, f"--workdir={undisturbed}", cache=cache)
+    assert code == 0, errors
+    assert metrics(undisturbed) == before
+
+
+def test_another_configuration_is_refused(undisturbed: Path, cache: Path) -> None:
+    before = metrics(undisturbed)
+    arguments = ("train", TINY, f"--workdir={undisturbed}", "--config.model.d_ff=32")
+    code, _, errors = run(*arguments, cache=cache)
+    assert code == 1
+    assert "holds a run of another configuration (model.d_ff is 32 here, 64 there)" in error_line(
+        errors
+    )
+    assert metrics(undisturbed) == before
+
+
+def test_a_damaged_checkpoint_is_named(undisturbed: Path, cache: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "damaged"
+    shutil.copytree(undisturbed, workdir)
+    newest = workdir / "checkpoints" / str(STEPS)
+    for path in (newest / "params").rglob("*"):
+        if path.is_file() and path.stat().st_size > 64:
+            path.write_bytes(path.read_bytes()[:40])
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", cache=cache)
+    assert code == 1
+    assert f"checkpoint {newest} cannot be read" in error_line(errors)
+    assert newest.exists(), "it is the user's to delete"
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path, processes: int) -> None:
+    """Two real processes of two devices each: one run, stopped by a signal, continued, finished."""
+    workdir = tmp_path / "together"
+    first = together(workdir, cache)
+    wait_for_step(workdir, 20)
+    first[1].send_signal(signal.SIGTERM)  # to one of them: all stop at the same step
+    assert finish(first) == [42, 42]
+    stopped = max(
+        int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()
+    )
+    assert finish(together(workdir, cache)) == [0, 0]
+    lines = metrics(workdir)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(10, 301, 10))
+    assert stopped < STEPS
+
+
+def together(workdir: Path, cache: Path) -> list:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=2")
+    return [
+        start(
+            *("train", TINY, f"--workdir={workdir}", *mesh),
+            "--config.distributed.enabled=True",
+            f"--config.distributed.coordinator=127.0.0.1:{port}",
+            "--config.distributed.processes=2",
+            f"--config.distributed.process={index}",
+            cache=cache,
+            devices=2,
+        )
+        for index in range(2)
+    ]
+
+
+def finish(processes: list) -> list[int]:
+    results = [process.communicate(timeout=180) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert set(codes) <= {0, 42}, results
+    return codes

@@ -1,0 +1,78 @@
+"""The step as a function: what it learns, what accumulation and averaging change, and what not."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from transformer import testing
+from transformer.config import TrainingConfig
+from transformer.models import build_model
+from transformer.testing import assert_equals_reference
+from transformer.training.step import StateFactory, gradients, make_train_step
+
+pytestmark = pytest.mark.optax
+TRAINING = TrainingConfig(
+    steps=1,
+    minutes=0.0,
+    label_smoothing=0.1,
+    loss_chunks=1,
+    accumulate=1,
+    clip_norm=0.0,
+    ema_decay=0.75,
+    log_every=1,
+    eval_every=1,
+    eval_bleu=False,
+    eval_samples=0,
+)
+CONFIG = testing.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0)
+BATCH = testing.random_batch(vocab_size=CONFIG.vocab_size, rows=4)
+
+
+def test_a_batch_is_learned_and_the_average_follows() -> None:
+    layout, model = testing.layout(), build_model(CONFIG)
+    optimizer = optax.adam(0.01)
+    state = StateFactory(model, optimizer, layout, TRAINING).create(0)
+    first = jax.tree.map(np.asarray, state.params)
+    schedule = optax.constant_schedule(0.01)
+    step = layout.jit(make_train_step(model, optimizer, schedule, TRAINING))
+    losses, average = [], first
+    for _ in range(30):
+        state, metrics = step(state, BATCH)
+        losses.append(float(metrics.nll))
+        average = jax.tree.map(lambda e, p: 0.75 * e + 0.25 * np.asarray(p), average, state.params)
+    assert losses[-1] < 0.5 * losses[0]
+    assert int(state.step) == 30
+    assert_equals_reference(state.ema, average)
+    assert float(metrics.learning_rate) == pytest.approx(0.01)
+
+
+def test_accumulation_changes_nothing() -> None:
+    """Parts hold different numbers of tokens: the mean is over all of them, not over the parts."""
+    layout, model = testing.layout(), build_model(CONFIG)
+    state = StateFactory(model, optax.sgd(1.0), layout, TRAINING).create(0)
+    assert len(set(np.asarray(BATCH.target.weights.sum(1)))) > 1
+
+    def run(parts: int):
+        config = dataclasses.replace(TRAINING, accumulate=parts)
+        return layout.jit(lambda state, batch: gradients(model, state, batch, config))(state, BATCH)
+
+    whole, sums = run(1)
+    for parts in (2, 4):
+        accumulated, sums_k = run(parts)
+        assert_equals_reference(accumulated, whole)
+        assert_equals_reference(sums_k, sums)
+
+
+def test_dropout_differs_by_step_and_part() -> None:
+    layout, model = testing.layout(), build_model(dataclasses.replace(CONFIG, dropout=0.5))
+    state = StateFactory(model, optax.sgd(1.0), layout, TRAINING).create(0)
+    run = layout.jit(lambda state: gradients(model, state, BATCH, TRAINING)[1].loss)
+    at = lambda step, seed=0: float(  # noqa: E731
+        run(state.replace(step=jnp.asarray(step, jnp.int32), seed=jnp.asarray(seed, jnp.int32)))
+    )
+    assert at(0) == at(0)
+    assert len({at(0), at(1), at(0, seed=1)}) == 3
