@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.heads = 4
     config.model.d_k = config.model.d_v = 32
     config.data.source = "casa_roja"
-    config.data.tokenizer.vocab_size = 1_200
+    config.data.tokenizer.vocab_size = 2_000
     config.data.tokens_per_batch = 4_096
     config.data.max_length = 32
     config.data.shapes = 2

@@ -48,6 +48,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     unfinished.touch()
     session.config.stash[UNFINISHED] = unfinished
     jax.config.update("jax_compilation_cache_dir", str(programs))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)  # for commands run in this process
 
 
 def _lock(folder: Path) -> bool:

@@ -295,6 +295,7 @@ class Config:
     distributed: DistributedConfig
 
     def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must be from 0 to 2³¹ - 1")
         _require(
             self.data.row_multiple % self.training.accumulate == 0,
             f"training.accumulate is {self.training.accumulate}, which does not divide "

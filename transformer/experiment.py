@@ -86,7 +86,7 @@ class Experiment:
 
     def _claim(self) -> None:
         path, mine = self.workdir / "config.json", self.config.as_dict()
-        if path.exists():
+        if path.exists() and any(self.workdir.glob("checkpoints/*")):
             theirs = read_config(self.workdir)
             differ = [key for key in _differences(mine, theirs) if not _may_change(key)]
             if differ:
@@ -98,6 +98,9 @@ class Experiment:
                     f"{self.workdir} holds a run of another configuration ({shown}"
                     f"{'; ...' if len(differ) > 4 else ''}): take another --workdir"
                 )
+        elif path.exists():  # it never came to a checkpoint: nothing is lost by starting anew
+            for made in ("tokenizer.model", "metrics.jsonl"):
+                (self.workdir / made).unlink(missing_ok=True)
         elif self.workdir.exists() and (not self.workdir.is_dir() or any(self.workdir.iterdir())):
             raise UserError(
                 f"{self.workdir} exists and is no run directory (no config.json): "
@@ -142,6 +145,20 @@ class Experiment:
             raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(SOURCES)}")
         options = dataclasses.asdict(getattr(data, data.source))
         return SOURCES[data.source](**options, on_bad_line=data.on_bad_line)
+
+    def check_corpus(self) -> None:
+        """Refuses a corpus that lacks what training reads.
+
+        Raises:
+            UserError: its configuration is wrong, or it has no training or development set.
+        """
+        needed = ["train", "dev"] if self.config.training.eval_every else ["train"]
+        for split in needed:
+            if not self.corpus.has(split):
+                raise UserError(
+                    f"data.{self.config.data.source} names no {split} set: give one"
+                    + (", or set training.eval_every=0" if split == "dev" else "")
+                )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

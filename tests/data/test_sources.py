@@ -1,5 +1,6 @@
 import gzip
 import logging
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_one_side_of_a_split_is_refused():
 @pytest.mark.parametrize("longer", [0, 1])
 @pytest.mark.parametrize("on_bad_line", ["refuse", "skip"])
 def test_different_lengths_are_always_refused(tmp_path, longer, on_bad_line):
-    sides = [b"x\n" * 5, b"x\n" * 5]
+    sides: Any = [b"x\n" * 5, b"x\n" * 5]
     sides[longer] += b"x\n" * 2
     message = refusal(text(tmp_path, *sides, on_bad_line))
     counts = (7, 5) if longer == 0 else (5, 7)
@@ -61,7 +62,7 @@ def test_different_lengths_are_always_refused(tmp_path, longer, on_bad_line):
 )
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_bad_line_is_refused_by_file_and_line(tmp_path, bad, says, side):
-    sides = [b"x\nx\nx\n", b"x\nx\nx\n"]
+    sides: Any = [b"x\nx\nx\n", b"x\nx\nx\n"]
     sides[side] = b"x\n" + bad + b"\nx\n"
     message = refusal(text(tmp_path, *sides))
     assert message.startswith(f"{tmp_path}/{'ab'[side]}:2: ") and says in message

@@ -119,8 +119,7 @@ def test_a_damaged_checkpoint_is_named(undisturbed: Path, cache: Path, tmp_path:
     assert newest.exists(), "it is the user's to delete"
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path, processes: int) -> None:
+def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path) -> None:
     """Two real processes of two devices each: one run, stopped by a signal, continued, finished."""
     workdir = tmp_path / "together"
     first = together(workdir, cache)
@@ -132,8 +131,8 @@ def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path, process
     )
     assert finish(together(workdir, cache)) == [0, 0]
     lines = metrics(workdir)
-    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(10, 301, 10))
-    assert stopped < STEPS
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(10, 91, 10))
+    assert 20 <= stopped < 90
 
 
 def together(workdir: Path, cache: Path) -> list:
@@ -144,6 +143,7 @@ def together(workdir: Path, cache: Path) -> list:
     return [
         start(
             *("train", TINY, f"--workdir={workdir}", *mesh),
+            "--config.training.steps=90",
             "--config.distributed.enabled=True",
             f"--config.distributed.coordinator=127.0.0.1:{port}",
             "--config.distributed.processes=2",

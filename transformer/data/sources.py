@@ -161,11 +161,14 @@ class CasaRoja:
     def pairs(self, split: str) -> Iterator[tuple[str, str]]:
         from transformer.data import casa_roja
 
-        yield from casa_roja.pairs(split, getattr(self, f"{split}_size"))
+        size, limit = getattr(self, f"{split}_size"), casa_roja.count_pairs(split)
+        if size > limit:
+            raise UserError(f"data.casa_roja.{split}_size is {size:,}; the grammar gives {limit:,}")
+        yield from casa_roja.pairs(split, size)
 
     def fingerprint(self, split: str) -> str:
         # The grammar's source text is its version: nobody has to remember to raise a number.
-        files = sorted(Path(__file__).parent.glob("casa_roja*.py"))
+        files = sorted((Path(__file__).parent / "casa_roja").glob("*.py"))
         size = getattr(self, f"{split}_size")
         return _digest("casa_roja", split, size, *map(file_digest, files))
 

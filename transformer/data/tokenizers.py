@@ -177,7 +177,7 @@ def _without_path(model: bytes) -> bytes:
     make equal bytes; the rules themselves are in the model, compiled."""
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
     return proto.SerializeToString(deterministic=True)
 

@@ -28,11 +28,13 @@ def train(experiment: Experiment) -> Exit:
     Raises:
         UserError: the configuration, the corpus or the run directory is not usable.
     """
+    # What can be found wrong without touching the run directory, first.
     config, layout, model = experiment.config, experiment.layout, experiment.model
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
     optimizer = build_optimizer(
         config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
     )
+    experiment.check_corpus()
     experiment.claim()
     batches = experiment.train_batches
     factory = StateFactory(model, optimizer, layout, config.training)

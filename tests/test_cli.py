@@ -1,0 +1,227 @@
+"""The command line as its users meet it: what they get, and what they are told."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, TINY, error_line, run
+from transformer.__main__ import main
+
+pytestmark = pytest.mark.optax
+QUICK = (
+    "--config.training.steps=2",
+    "--config.training.eval_every=0",
+    "--config.training.log_every=1",
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Path) -> Path:
+    """A run that has taken two steps: what evaluation and translation need."""
+    workdir = cache / "run"
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", *QUICK, cache=cache)
+    assert code == 0, errors
+    return workdir
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Runs a command in this process and gives the one line that it fails with."""
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        assert caught.value.code == 1
+        return error_line(capsys.readouterr().err)
+
+    return call
+
+
+def text_config(folder: Path, **files: bytes) -> list[str]:
+    """A config's arguments for parallel files of these contents; written into a folder."""
+    contents = {
+        "train_source": b"uno dos tres\n" * 40,
+        "train_target": b"one two three\n" * 40,
+        "dev_source": b"uno\n",
+        "dev_target": b"one\n",
+        **files,
+    }
+    arguments = ["--config.data.source=text", *QUICK]
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        arguments.append(f"--config.data.text.{name}={folder / name}")
+    return arguments
+
+
+def test_help_is_worth_reading_and_quick() -> None:
+    """No command's help loads JAX or Flax."""
+    for command in ([], ["train"], ["evaluate"], ["translate"], ["attention"], ["params"]):
+        code = f"import sys; sys.argv[1:] = {[*command, '--help']}\n" + (
+            "from transformer.__main__ import main\n"
+            "try: main()\n"
+            "except SystemExit as exit: assert exit.code == 0\n"
+            "assert not {'jax', 'flax', 'orbax', 'tensorflow_datasets'} & set(sys.modules)"
+        )
+        shown = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert "usage: transformer" in shown.stdout
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "transformer", "--help"], cwd=ROOT, capture_output=True)
+    assert time.perf_counter() - began < 5.0  # 0.1 s on an idle machine
+
+
+def test_params_counts_without_building(cache: Path) -> None:
+    base = f"--config={ROOT}/experiments/base.py"
+    code, output, errors = run("params", base, "--json", cache=cache)
+    assert code == 0, errors
+    counted = json.loads(output)
+    assert counted["layers"] == 44_101_632
+    assert counted["total"] == 44_101_632 + 37_000 * 512
+    code, output, _ = run("params", base, cache=cache)
+    assert "44,101,632" in output
+
+
+def test_evaluate_writes_scores_and_translations(trained: Path, cache: Path) -> None:
+    code, output, errors = run(
+        "evaluate", f"--workdir={trained}", "--json", "--beam=2", cache=cache
+    )
+    assert code == 0, errors
+    scores = json.loads(output)
+    assert scores["sentences"] == 11
+    assert "tok:13a" in scores["bleu_signature"] and scores["perplexity"] > 1.0
+    assert scores["word_for_word"]["bleu"] > scores["bleu"]
+    assert json.loads((trained / "evaluation.test.json").read_text()) == scores
+    assert len((trained / "translations.test.txt").read_text().splitlines()) == 11
+
+
+def test_translate_gives_a_line_for_a_line(trained: Path, cache: Path, tmp_path: Path) -> None:
+    text = tmp_path / "input"
+    text.write_bytes("la casa\n\n  \nel libro rojo de la niña\nel perro".encode())
+    with text.open() as stdin:
+        arguments = ("translate", f"--workdir={trained}", "--beam=2", "--chunk=2")
+        code, output, errors = run(*arguments, cache=cache, stdin=stdin)
+    assert code == 0, errors
+    lines = output.split("\n")
+    assert len(lines) == 6 and lines[5] == ""
+    assert lines[1] == "" and lines[2] == ""
+
+
+def test_attention_draws_a_matrix_and_a_picture(trained: Path, cache: Path) -> None:
+    arguments = ("attention", f"--workdir={trained}", "la casa roja", "--translation=the red house")
+    code, output, errors = run(*arguments, cache=cache)
+    assert code == 0, errors
+    assert all(word in output for word in ("la", "casa", "roja", "the", "red", "house"))
+    assert (trained / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train_target": b"one\n" * 39}, "39"),
+        ({"train_target": b"one two\n" * 39 + b"caf\xe9\n"}, "train_target:40"),
+        ({"train_source": b"uno dos\n" * 39 + b"\n"}, "train_source:40"),
+        ({"train_source": b"", "train_target": b""}, "no sentence pairs"),
+    ],
+    ids=["lengths", "not UTF-8", "an empty side", "an empty file"],
+)
+def test_bad_text_is_refused_by_file_and_line(
+    files: dict, message: str, refused: Callable, tmp_path: Path
+) -> None:
+    arguments = text_config(tmp_path, **files)
+    assert message in refused("train", TINY, f"--workdir={tmp_path}/run", *arguments)
+
+
+def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
+    """Two text files named on the command line, a bad line skipped by choice, and counted."""
+    arguments = text_config(tmp_path, train_source=b"uno dos tres\n" * 39 + b"\xff\n")
+    arguments.append("--config.data.on_bad_line=skip")
+    code, _, errors = run("train", TINY, f"--workdir={tmp_path}/run", *arguments, cache=cache)
+    assert code == 0, errors
+    assert "left out 1 bad pairs of 40" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config.data.source=text", "--config.data.text.train_source=no.txt"],
+            "train_target is empty",
+        ),
+        (["--config.data.source=txt"], "data.source is 'txt'"),
+        (["--config.model.headz=4"], "unknown key 'headz': did you mean 'heads'?"),
+        (["--config.mesh.tensor=3"], "asks for 3 devices"),
+        (["--config.optimizer.name=adamm"], "did you mean adam"),
+        (["--config.model.family=rnnn"], "model.family is 'rnnn'"),
+    ],
+)
+def test_a_bad_configuration_leaves_nothing_behind(
+    arguments: list[str], message: str, refused: Callable, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    assert message in refused("train", TINY, f"--workdir={workdir}", *arguments)
+    assert not workdir.exists()
+
+
+def test_a_missing_file_is_named(refused: Callable, tmp_path: Path) -> None:
+    arguments = text_config(tmp_path)
+    (tmp_path / "train_target").unlink()
+    line = refused("train", TINY, f"--workdir={tmp_path}/run", *arguments)
+    assert str(tmp_path / "train_target") in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"la casa\n\xff\xfe\n", "standard input, line 2 is not UTF-8 text"),
+        (b"la casa\n" + b"perro " * 500 + b"\n", "line 2 has"),
+    ],
+    ids=["not text", "too long"],
+)
+def test_bad_input_to_translate(
+    content: bytes, message: str, trained: Path, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "input").write_bytes(content)
+    with (tmp_path / "input").open() as stdin:
+        code, _, errors = run(
+            "translate", f"--workdir={trained}", "--beam=1", cache=cache, stdin=stdin
+        )
+    assert code == 1
+    assert message in error_line(errors)
+
+
+def test_no_run_no_checkpoint_no_such_folder(
+    trained: Path, refused: Callable, tmp_path: Path
+) -> None:
+    assert "holds no run (no config.json)" in refused("translate", f"--workdir={tmp_path}")
+    line = refused("evaluate", f"--workdir={trained}", "--checkpoint=77")
+    assert "has no checkpoint '77': it has average, last and steps 2" in line
+    (tmp_path / "notes.txt").write_text("mine")
+    line = refused("train", TINY, f"--workdir={tmp_path}")
+    assert "exists and is no run directory" in line
+
+
+def test_experiments_load_from_any_folder(cache: Path, tmp_path: Path) -> None:
+    """The console script, far from the repository, on a config that imports its neighbours."""
+    script = Path(sys.executable).with_name("transformer")
+    for config in (f"{ROOT}/experiments/casa_roja.py:smoke", TINY.removeprefix("--config=")):
+        shown = subprocess.run(
+            [script, "params", f"--config={config}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )
+        assert shown.returncode == 0, shown.stderr
