@@ -52,7 +52,7 @@ def test_one_side_of_a_split_is_refused():
 def test_different_lengths_are_always_refused(tmp_path, longer, on_bad_line):
     sides: Any = [b"x\n" * 5, b"x\n" * 5]
     sides[longer] += b"x\n" * 2
-    message = refusal(text(tmp_path, *sides, on_bad_line))
+    message = refusal(text(tmp_path, sides[0], sides[1], on_bad_line))
     counts = (7, 5) if longer == 0 else (5, 7)
     assert f"{tmp_path}/a has {counts[0]} lines but {tmp_path}/b has {counts[1]}" in message
 
