@@ -1,11 +1,11 @@
 """Casa roja: Spanish to English in a grammar of ours; what `./launch/quickstart` trains.
 
-    command    transformer train --config=experiments/casa_roja.py --workdir=runs/casa_roja
-               transformer evaluate --workdir=runs/casa_roja
-    hardware   2 cores of a Xeon with AVX-512
-    time       2 min 35 s for 1,200 steps; training.minutes stops it after 3 minutes
-    score      2,000 test sentences, each with a combination that training never shows:
-               exact match 99.05 %, a word-for-word dictionary 5.25 %
+command    transformer train --config=experiments/casa_roja.py --workdir=runs/casa_roja
+           transformer evaluate --workdir=runs/casa_roja
+hardware   2 cores of a Xeon with AVX-512
+time       2 min 35 s for 1,200 steps; training.minutes stops it after 3 minutes
+score      2,000 test sentences, each with a combination that training never shows:
+           exact match 99.05 %, a word-for-word dictionary 5.25 %
 """
 
 from ml_collections import ConfigDict

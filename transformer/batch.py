@@ -42,7 +42,7 @@ class Target:
     positions: Int[AnyArray, "*B T"]
     segments: Int[AnyArray, "*B T"]
     labels: Int[AnyArray, "*B T"]
-    weights: Float[AnyArray, "B T"]  # float32; what a label counts in the loss: 0 for padding
+    weights: Float[AnyArray, "*B T"]  # float32; what a label counts in the loss: 0 for padding
 
 
 @struct.dataclass
