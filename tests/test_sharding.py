@@ -13,28 +13,14 @@ import optax
 import pytest
 
 from transformer import testing
-from transformer.config import TrainingConfig
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout, constrain, current
-from transformer.testing import RULES, assert_equals_reference
+from transformer.testing import RULES, TRAINING, assert_equals_reference
 from transformer.training.step import StateFactory, gradients
 
 CONFIG = testing.model_config(
     encoder_layers=1, decoder_layers=2, d_model=32, d_ff=40, heads=8, vocab_size=48
-)
-TRAINING = TrainingConfig(
-    steps=1,
-    minutes=0.0,
-    label_smoothing=0.1,
-    loss_chunks=2,
-    accumulate=1,
-    clip_norm=0.0,
-    ema_decay=0.0,
-    log_every=1,
-    eval_every=1,
-    eval_bleu=False,
-    eval_samples=0,
 )
 SPLITS = [
     dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))

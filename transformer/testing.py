@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 
 from transformer import rng
 from transformer.batch import Batch, Source, Target
-from transformer.config import AttentionConfig, ModelConfig
+from transformer.config import AttentionConfig, ModelConfig, TrainingConfig
 from transformer.models import Seq2Seq, build_model
 from transformer.rng import Stream
 from transformer.sharding import Layout, Rules
@@ -41,6 +41,21 @@ RULES: Rules = (
     ("mlp", ("tensor",)),
     ("vocab", ("tensor",)),
     ("layers", ()),
+)
+
+# For steps under test: dropout and the loss as they are, everything around them off.
+TRAINING = TrainingConfig(
+    steps=1,
+    minutes=0.0,
+    label_smoothing=0.1,
+    loss_chunks=2,
+    accumulate=1,
+    clip_norm=0.0,
+    ema_decay=0.0,
+    log_every=1,
+    eval_every=1,
+    eval_bleu=False,
+    eval_samples=0,
 )
 
 

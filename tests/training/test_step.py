@@ -9,25 +9,12 @@ import optax
 import pytest
 
 from transformer import testing
-from transformer.config import TrainingConfig
 from transformer.models import build_model
 from transformer.testing import assert_equals_reference
 from transformer.training.step import StateFactory, gradients, make_train_step
 
 pytestmark = pytest.mark.optax
-TRAINING = TrainingConfig(
-    steps=1,
-    minutes=0.0,
-    label_smoothing=0.1,
-    loss_chunks=1,
-    accumulate=1,
-    clip_norm=0.0,
-    ema_decay=0.75,
-    log_every=1,
-    eval_every=1,
-    eval_bleu=False,
-    eval_samples=0,
-)
+TRAINING = dataclasses.replace(testing.TRAINING, ema_decay=0.75)
 CONFIG = testing.model_config(encoder_layers=1, decoder_layers=1, dropout=0.0)
 BATCH = testing.random_batch(vocab_size=CONFIG.vocab_size, rows=4)
 
@@ -76,3 +63,22 @@ def test_dropout_differs_by_step_and_part() -> None:
     )
     assert at(0) == at(0)
     assert len({at(0), at(1), at(0, seed=1)}) == 3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_mixed_precision_keeps_parameters_and_loss_in_float32(dtype: str) -> None:
+    config = dataclasses.replace(CONFIG, dtype=dtype)
+    layout, model = testing.layout(), build_model(config)
+    state = StateFactory(model, optax.sgd(1.0), layout, TRAINING).create(0)
+    run = layout.jit(lambda state, batch: gradients(model, state, batch, TRAINING))
+    program = str(jax.make_jaxpr(run)(state, BATCH)).splitlines()
+    products = [line for line in program if " = dot_general" in line]
+    low = [line for line in products if ":bf16[" in line]
+    assert len(products) > 20
+    assert (len(low) > len(products) // 2) == (dtype == "bfloat16")
+    grads, sums = run(state, BATCH)
+    for leaf in jax.tree.leaves((grads, sums, state.params)):
+        assert leaf.dtype == jnp.float32
+    exact = build_model(CONFIG)
+    expected = layout.jit(lambda s, b: gradients(exact, s, b, TRAINING))(state, BATCH)
+    assert_equals_reference(sums.loss, expected[1].loss, 2e-2)

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from transformer.config import EarlyStoppingConfig
 from transformer.decoding import open_translator
 from transformer.evaluation import LikelihoodEvaluator, score
 from transformer.experiment import Experiment
@@ -25,8 +24,9 @@ class Stopping:
             return Stopping(value, step, 0)
         return dataclasses.replace(self, since_best=self.since_best + 1)
 
-    def exhausted(self, config: EarlyStoppingConfig) -> bool:
-        return config.patience > 0 and self.since_best >= config.patience
+    def exhausted(self, patience: int) -> bool:
+        """Whether that many evaluations passed without a better one; 0 never stops."""
+        return 0 < patience <= self.since_best
 
 
 class Development:

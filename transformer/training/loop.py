@@ -71,7 +71,7 @@ def train(experiment: Experiment) -> Exit:
             meta = {"step": step, "stopping": dataclasses.asdict(stopping)}
             checkpoints.save(state, meta, score)
 
-        ended = step >= steps or stopping.exhausted(config.early_stopping)
+        ended = step >= steps or stopping.exhausted(config.early_stopping.patience)
         while not ended:
             batch, waited = next(feed)
             state, values = train_step(state, batch)
@@ -87,7 +87,7 @@ def train(experiment: Experiment) -> Exit:
                 metrics.evaluation(step, found, samples)
                 score = found[config.early_stopping.metric]
                 stopping = stopping.after(score, step, lower_is_better=_lower_is_better(experiment))
-                if stopping.exhausted(config.early_stopping):
+                if stopping.exhausted(config.early_stopping.patience):
                     metrics.event(step, "early stop", best_step=stopping.best_step)
                     ended = True
             is_best = score is not None and stopping.best_step == step
