@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import math
+import re
 from collections.abc import Iterator
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import base
 from transformer import testing
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
@@ -49,14 +51,18 @@ def one_step(**axes: int):
     shares = jax.tree.map(lambda x: (x.nbytes, x.addressable_shards[0].data.nbytes), state.params)
     batch = testing.random_batch(vocab_size=48, rows=8, source_length=7, target_length=6)
 
-    def step(state, batch):
-        grads, sums = gradients(model, state, batch, TRAINING)
+    leaves, tree = jax.tree.flatten(layout.place(jax.tree.map(np.asarray, batch)))
+
+    def step(state, leaves):
+        grads, sums = gradients(model, state, tree.unflatten(leaves), TRAINING)
         stepped = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
         return sums.loss / sums.weight, grads, stepped
 
     with uncached():
-        results = layout.jit(step)(state, layout.place(jax.tree.map(np.asarray, batch)))
-    return jax.tree.map(np.asarray, state.params), *jax.tree.map(np.asarray, results), shares
+        compiled = layout.jit(step).lower(state, leaves).compile()
+    results = jax.tree.map(np.asarray, compiled(state, leaves))
+    gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", compiled.as_text())
+    return jax.tree.map(np.asarray, state.params), *results, shares, gathered
 
 
 def each_split() -> Iterator:
@@ -69,9 +75,14 @@ def each_split() -> Iterator:
 
 @pytest.mark.parametrize("axes", list(each_split()))
 def test_a_step_does_not_depend_on_the_mesh(axes: dict, capfd: pytest.CaptureFixture) -> None:
-    initial, loss, grads, stepped, _ = one_step(data=1)
-    initial_8, loss_8, grads_8, stepped_8, shares = one_step(**axes)
+    initial, loss, grads, stepped, *_ = one_step(data=1)
+    initial_8, loss_8, grads_8, stepped_8, shares, gathered = one_step(**axes)
     assert "rematerialization" not in capfd.readouterr().err
+    if axes["tensor"] > 1:
+        V, D = CONFIG.vocab_size, CONFIG.d_model
+        assert f"{V},{D}" not in gathered, "the embedding table was made whole on every device"
+    if axes["fsdp"] > 1:
+        assert gathered, "no parameter was gathered: then none was split"
     assert jax.tree.all(jax.tree.map(np.array_equal, initial_8, initial)), "not the same bits"
     np.testing.assert_allclose(loss_8, loss, rtol=1e-6)
     assert_equals_reference(grads_8, grads, 1e-5)
@@ -88,19 +99,10 @@ def test_a_step_does_not_depend_on_the_mesh(axes: dict, capfd: pytest.CaptureFix
         assert share * expected == whole, f"{name}: a device holds {share} of {whole} bytes"
 
 
-def test_the_compiler_does_warn_where_it_must_copy(capfd: pytest.CaptureFixture) -> None:
-    """The warning that the test above waits for in vain is one that can be caught."""
-    layout = testing.layout(fsdp=2, tensor=4)
-    table = jax.device_put(np.ones((48, 32), np.float32), layout.sharding(("vocab", "embed")))
-    ids = layout.place(np.zeros((8, 4), np.int32))
-
-    def look_up(table, ids):
-        return constrain(jnp.take(table, ids, axis=0), "batch", None, "vocab") * 2.0
-
-    with uncached():
-        layout.jit(look_up)(table, ids)
-    if "rematerialization" not in capfd.readouterr().err:
-        pytest.skip("this compiler copies in silence: nothing to wait for")
+def test_every_rule_book_has_the_same_axes() -> None:
+    """base.py's rules, those for tests, and what a layout of one device knows."""
+    assert base.get_config().sharding.rules == RULES
+    assert list(Layout.single().rules) == [logical for logical, _ in RULES]
 
 
 def test_initial_parameters_can_be_made_alone() -> None:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from transformer.errors import UserError
 from transformer.runtime import Exit
@@ -40,20 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(int(options.run(options)))
     except UserError as error:
-        _fail(str(error))
+        print(f"transformer: {error}", file=sys.stderr, flush=True)
+        _leave(Exit.ERROR)
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.ERROR)
+        _leave(Exit.ERROR)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _leave(130)
+    except Exception:
+        traceback.print_exc()
+        _leave(Exit.ERROR)
 
 
-def _fail(message: str) -> None:
-    print(f"transformer: {message}", file=sys.stderr)
+def _leave(code: int) -> NoReturn:
+    """Exits; at once where other processes belong to the run.
+
+    Unwinding would end in JAX's shutdown barrier, which the others, still in a collective, never
+    reach: all would hang there for minutes.
+    """
     sys.stderr.flush()
-    if "jax" in sys.modules and sys.modules["jax"].process_count() > 1:
-        os._exit(Exit.ERROR)  # the others would wait for this process at a barrier
-    sys.exit(Exit.ERROR)
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        os._exit(code)
+    sys.exit(code)
 
 
 def train(options: argparse.Namespace) -> Exit:
@@ -66,13 +75,18 @@ def train(options: argparse.Namespace) -> Exit:
     from transformer.training import train as run
 
     workdir = options.workdir or Path("runs") / config.run_name
+    if "://" in str(options.workdir):
+        raise UserError(
+            f"--workdir={options.workdir}: a folder of a file system that all processes share is "
+            "needed; mount the bucket and name its folder"
+        )
     return run(Experiment(config, workdir))
 
 
 def evaluate(options: argparse.Namespace) -> Exit:
     experiment, params, which = _open_run(options)
     from transformer import evaluation
-    from transformer.experiment import write_json
+    from transformer.run_directory import write_json
 
     result = evaluation.evaluate(experiment, params, options.split)
     content = {"checkpoint": which, **result.as_dict()}
@@ -90,9 +104,11 @@ def translate(options: argparse.Namespace) -> Exit:
     translator = open_translator(experiment, params)
     for first_line, lines in _input_chunks(options.chunk):
         for best in translator.translate(lines, first_line=first_line):
+            # As many lines for each sentence, so that it is known which belong to which.
             for translation in best:
                 shown = f"{translation.score:.4f}\t" if options.scores else ""
                 sys.stdout.write(shown + translation.text + "\n")
+            sys.stdout.write("\n" * (experiment.config.decoding.n_best - len(best)))
         sys.stdout.flush()
     return Exit.DONE
 
@@ -181,7 +197,8 @@ def _prepare_jax() -> None:
 
 def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
     """The run of `--workdir`, its parameters and which they are, on this process's devices."""
-    from transformer.experiment import Experiment, read_config
+    from transformer.experiment import Experiment
+    from transformer.run_directory import read_config
 
     read_config(options.workdir)  # no run there: say so before JAX is loaded
     _prepare_jax()

@@ -229,6 +229,10 @@ class EarlyStoppingConfig:
         _one_of("early_stopping.metric", self.metric, ("loss", "bleu"))
         _not_negative("early_stopping", self, "patience")
 
+    @property
+    def lower_is_better(self) -> bool:
+        return self.metric == "loss"
+
 
 @dataclass(frozen=True)
 class DecodingConfig:

@@ -4,9 +4,6 @@ Each process starts the same command. On TPU VMs, Slurm and GKE JAX finds the ot
 elsewhere the configuration's `distributed` section names the coordinator.
 """
 
-import os
-import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -56,14 +53,3 @@ def first_then_all(name: str, work: Callable[[], None]) -> None:
     if is_first():
         work()
     barrier(name)
-
-
-def abort_all() -> None:
-    """Ends this process at once, so that the others fail in seconds instead of waiting for it.
-
-    An exception that merely unwinds would hang in the shutdown barrier, which the others, still
-    in a collective, never reach. Call it while handling the exception.
-    """
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(1)

@@ -1,28 +1,19 @@
-"""An experiment's configuration made into its parts: mesh, model, corpus, tokenizer, batches.
+"""An experiment's configuration made into its parts: mesh, model, corpus, tokenizer, batches."""
 
-A run's directory holds all that is needed to understand and repeat the run:
-
-    config.json        the resolved configuration            checkpoints/   by step (training)
-    environment.json   versions, flags, machine              metrics.jsonl  (training/metrics.py)
-    tokenizer.model    SentencePiece, trained on the corpus  tensorboard/   the same numbers
-    evaluation.json    scores (evaluation)
-"""
-
+import contextlib
 import dataclasses
-import json
 import logging
-import os
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformer import distributed, runtime
+from transformer import distributed, run_directory, runtime
 from transformer.config import Config, from_dict
 from transformer.data import (
     SOURCES,
     Batches,
     Corpus,
-    Plan,
     Store,
     Tokenizer,
     in_order,
@@ -37,23 +28,6 @@ from transformer.models import Seq2Seq, build_model, parameters
 from transformer.sharding import Layout
 
 log = logging.getLogger(__name__)
-
-# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
-MAY_CHANGE = (
-    "name",
-    "distributed",
-    "mesh",
-    "decoding",
-    "checkpoints",
-    "early_stopping.patience",
-    "training.steps",
-    "training.minutes",
-    "training.log_every",
-    "training.eval_samples",
-    "data.prefetch",
-    "data.cache_dir",
-    "data.tfds.data_dir",
-)
 
 
 class Experiment:
@@ -74,60 +48,43 @@ class Experiment:
         Raises:
             UserError: there is no run in that directory, or its configuration is damaged.
         """
-        return cls(from_dict(_merge(read_config(workdir), changes)), workdir)
+        tree = _merge(run_directory.read_config(workdir), changes)
+        try:
+            return cls(from_dict(tree), workdir)
+        except UserError as error:
+            raise UserError(f"{workdir}/config.json: {error}") from error
 
-    def claim(self) -> None:
-        """Makes the run directory this experiment's, or checks that it is.
-
-        Raises:
-            UserError: it holds a run of another configuration; says which keys differ.
-        """
-        distributed.first_then_all("claim", self._claim)
-
-    def _claim(self) -> None:
-        path, mine = self.workdir / "config.json", self.config.as_dict()
-        if path.exists() and any(self.workdir.glob("checkpoints/*")):
-            theirs = read_config(self.workdir)
-            differ = [key for key in _differences(mine, theirs) if not _may_change(key)]
-            if differ:
-                shown = "; ".join(
-                    f"{key} is {_get(mine, key)!r} here, {_get(theirs, key)!r} there"
-                    for key in differ[:4]
-                )
-                raise UserError(
-                    f"{self.workdir} holds a run of another configuration ({shown}"
-                    f"{'; ...' if len(differ) > 4 else ''}): take another --workdir"
-                )
-        elif path.exists():  # it never came to a checkpoint: nothing is lost by starting anew
-            for made in ("tokenizer.model", "metrics.jsonl"):
-                (self.workdir / made).unlink(missing_ok=True)
-        elif self.workdir.exists() and (not self.workdir.is_dir() or any(self.workdir.iterdir())):
-            raise UserError(
-                f"{self.workdir} exists and is no run directory (no config.json): "
-                "take another --workdir"
-            )
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine)
-        write_json(self.workdir / "environment.json", runtime.describe())
+    def claim(self) -> contextlib.AbstractContextManager[None]:
+        """Makes the run directory this experiment's, and holds it; see `run_directory.claim`."""
+        return run_directory.claim(self.workdir, self.config)
 
     @cached_property
     def layout(self) -> Layout:
-        """The mesh and its rules; refuses a mesh that does not divide the batches' rows."""
-        layout = Layout(dataclasses.asdict(self.config.mesh), self.config.sharding.rules)
-        self._divides(layout, "batch", "data.row_multiple", self.config.data.row_multiple)
-        self._divides(layout, "length", "data.length_multiple", self.config.data.length_multiple)
-        return layout
+        """The mesh and the rules that say what is split over it."""
+        return Layout(dataclasses.asdict(self.config.mesh), self.config.sharding.rules)
 
-    def _divides(self, layout: Layout, axis: str, key: str, multiple: int) -> None:
-        parts = self.config.training.accumulate if axis == "batch" else 1
-        split = layout.split(axis)
-        if multiple % (split * parts):
-            pieces = f" in each of training.accumulate = {parts} parts" if parts > 1 else ""
-            raise UserError(
-                f"the mesh splits {axis!r} over {split} devices{pieces}, which does not divide "
-                f"{key} = {multiple}: set {key} to a multiple of {split * parts}, or the mesh to "
-                f"axes of sizes that divide {multiple // parts}"
-            )
+    @property
+    def row_multiple(self) -> int:
+        """What rows of batches for evaluation and decoding are a multiple of, on this mesh."""
+        return math.lcm(self.config.data.row_multiple, self.layout.split("batch"))
+
+    def check_mesh(self) -> None:
+        """Refuses a mesh that does not divide training's batches, naming one that does.
+
+        Raises:
+            UserError: data.row_multiple or data.length_multiple is no multiple of the split.
+        """
+        for axis, parts in (("row", self.config.training.accumulate), ("length", 1)):
+            key = f"data.{axis}_multiple"
+            multiple = getattr(self.config.data, f"{axis}_multiple")
+            split = self.layout.split("batch" if axis == "row" else "length")
+            if multiple % (split * parts):
+                pieces = f" in each of training.accumulate = {parts} parts" if parts > 1 else ""
+                raise UserError(
+                    f"the mesh splits {axis}s over {split} devices{pieces}, which does not divide "
+                    f"{key} = {multiple}: set {key} to a multiple of {split * parts}, or the mesh "
+                    f"so that it splits them over a divisor of {multiple // parts}"
+                )
 
     @cached_property
     def model(self) -> Seq2Seq:
@@ -173,70 +130,57 @@ class Experiment:
             tokenizers.train(self.corpus.pairs("train"), path, **options)
 
     def store(self, split: str) -> Store:
-        """A split of the corpus as tokens, from the cache where it is there."""
+        """A split of the corpus as tokens, from the cache where it is there.
+
+        Raises:
+            UserError: the corpus is not the one that this run began with.
+        """
+        fingerprint = self.corpus.fingerprint(split)
+        run_directory.require_same_corpus(self.workdir, split, fingerprint)
         return open_store(
             runtime.cache_dir(self.config.data.cache_dir) / "tokens",
             lambda: self.corpus.pairs(split),
             self.tokenizer,
-            key=store_key(self.corpus.fingerprint(split), self.tokenizer.fingerprint),
+            key=store_key(fingerprint, self.tokenizer.fingerprint),
         )
 
     @cached_property
     def train_batches(self) -> Batches:
         """Step → batch, from step 0 on without end."""
         tokens = self.store("train")
-        plan = self._plan(tokens, self.config.data.max_length)
+        data = self.config.data
+        common = {
+            "tokens_per_batch": data.tokens_per_batch,
+            "max_length": data.max_length,
+            "row_multiple": data.row_multiple,
+        }
+        if data.batching == "packed":
+            plan = plan_packed(tokens.lengths, packed_length=data.packed_length, **common)
+        else:
+            plan = plan_buckets(
+                tokens.lengths, shapes=data.shapes, length_multiple=data.length_multiple, **common
+            )
         if plan.left_out:
             log.warning(
                 "left out %s of %s training pairs, longer than data.max_length = %s tokens",
-                *(f"{plan.left_out:,}", f"{len(tokens):,}", self.config.data.max_length),
+                *(f"{plan.left_out:,}", f"{len(tokens):,}", data.max_length),
             )
         return Batches(tokens, plan, self.config.seed)
 
     def eval_batches(self, split: str) -> Batches:
         """Steps 0 to `plan.batches_per_epoch`: every example of a split once, however long."""
-        tokens = self.store(split)
-        return in_order(tokens, self._plan(tokens, int(tokens.lengths.max())))
-
-    def _plan(self, tokens: Store, max_length: int) -> Plan:
-        data = self.config.data
-        common = {
-            "tokens_per_batch": data.tokens_per_batch,
-            "max_length": max_length,
-            "row_multiple": data.row_multiple,
-        }
-        if data.batching == "packed":
-            return plan_packed(tokens.lengths, packed_length=data.packed_length, **common)
-        return plan_buckets(
-            tokens.lengths, shapes=data.shapes, length_multiple=data.length_multiple, **common
+        data, tokens = self.config.data, self.store(split)
+        longest = int(tokens.lengths.max())
+        longest += -longest % data.length_multiple
+        plan = plan_buckets(
+            tokens.lengths,
+            tokens_per_batch=max(data.tokens_per_batch, longest * self.row_multiple),
+            max_length=longest,
+            shapes=data.shapes,
+            row_multiple=self.row_multiple,
+            length_multiple=data.length_multiple,
         )
-
-
-def read_config(workdir: Path) -> dict[str, Any]:
-    """The resolved configuration that a run directory holds.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    path = workdir / "config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): restore it, or train anew") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        return in_order(tokens, plan)
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -244,24 +188,3 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         merged[key] = _merge(tree[key], value) if isinstance(value, dict) else value
     return merged
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
-    found = []
-    for key in sorted({*a, *b}):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found += _differences(x, y, f"{path}{key}.")
-        elif x != y:
-            found.append(path + key)
-    return found
-
-
-def _may_change(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
-
-
-def _get(tree: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None  # pyright: ignore
-    return tree

@@ -1,6 +1,6 @@
 """What is minimised: label-smoothed cross-entropy, projected and summed chunk by chunk."""
 
-import math
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,22 +68,32 @@ def chunked_loss(
 ) -> LossSums:
     """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
 
-    The target length is cut in `chunks` pieces (the greatest common divisor of T and that number);
-    each is projected, summed and forgotten, and projected again in the backward pass.
+    The target length is cut in `chunks` pieces (fewer, down to half, where those divide it; else
+    it is padded with weight 0); each is projected, summed and forgotten, and projected again in
+    the backward pass.
     """
     B, T, _ = hidden.shape
-    count = math.gcd(T, chunks)
+    count = _pieces(T, chunks)
+    padding = -T % count
 
     def split(x: Array) -> Array:
-        return jnp.moveaxis(x.reshape(B, count, T // count, *x.shape[2:]), 1, 0)
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(B, count, -1, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is none to prevent
     def add(sums: LossSums, chunk: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
         hidden_BCD, labels_BC, weights_BC = chunk
         part = smoothed_cross_entropy(project(hidden_BCD), labels_BC, weights_BC, smoothing)
         return sums + part, None
 
     return jax.lax.scan(add, LossSums.zero(), (split(hidden), split(labels), split(weights)))[0]
+
+
+def _pieces(length: int, chunks: int) -> int:
+    """How many pieces: the most from `chunks` down to half of it that divide the length, if any."""
+    most = min(chunks, length)
+    divisors = (count for count in range(most, chunks // 2, -1) if length % count == 0)
+    return next(divisors, most)
 
 
 def batch_loss(

@@ -17,7 +17,6 @@ class Exit(enum.IntEnum):
 
     DONE = 0
     ERROR = 1
-    USAGE = 2  # the command line or the configuration is wrong
     PREEMPTED = 42  # stopped by a signal, all saved: start the same command to go on
 
 

@@ -1,5 +1,6 @@
 """Whole runs in real processes: stopped and continued, by one process or two, and told apart."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -13,6 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.processes import TINY, error_line, metrics, run, start
+from transformer.experiment import Experiment
+from transformer.training.checkpoints import open_checkpoints
 
 STEPS = 300
 
@@ -44,7 +47,7 @@ def undisturbed(cache: Path) -> Path:
 def test_a_run_leaves_what_is_needed_to_repeat_it(undisturbed: Path) -> None:
     config = json.loads((undisturbed / "config.json").read_text())
     assert config["model"]["d_model"] == 16
-    environment = json.loads((undisturbed / "environment.json").read_text())
+    (environment,) = json.loads((undisturbed / "environment.json").read_text())
     assert {"packages", "git", "cores", "devices", "flags"} <= set(environment)
     assert (undisturbed / "tokenizer.model").exists()
     assert list((undisturbed / "tensorboard").iterdir())
@@ -76,6 +79,13 @@ def test_stopped_and_continued_equals_undisturbed(
     for name, array in expected.items():
         np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
     assert metrics(workdir) == metrics(undisturbed)
+    assert averaged(workdir) == averaged(undisturbed), "and they evaluate the same mean"
+
+
+def averaged(workdir: Path) -> list[int]:
+    """The steps of the checkpoints that evaluation averages."""
+    with contextlib.closing(open_checkpoints(Experiment.open(workdir), read_only=True)) as kept:
+        return kept.recent(2)
 
 
 def wait_for_step(workdir: Path, step: int) -> None:
@@ -86,6 +96,58 @@ def wait_for_step(workdir: Path, step: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"step {step} never came")
+
+
+def test_a_run_that_ran_out_of_time_is_done(cache: Path, tmp_path: Path) -> None:
+    """The same command again adds nothing; a longer limit goes on."""
+    workdir = tmp_path / "short"
+    command = ("train", TINY, f"--workdir={workdir}", "--config.training.eval_every=0")
+    code, _, errors = run(*command, "--config.training.minutes=0.0001", cache=cache)
+    assert code == 0, errors
+    first = metrics(workdir)
+    assert [line.get("event") for line in first] == [None, "out of time"]
+    assert run(*command, "--config.training.minutes=0.0001", cache=cache)[0] == 0
+    assert metrics(workdir) == first
+    code, _, errors = run(*command, "--config.training.steps=20", cache=cache)
+    assert code == 0, errors
+    assert metrics(workdir)[-1]["step"] == 20
+
+
+def test_a_directory_serves_one_trainer(cache: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "shared"
+    process = start("train", TINY, f"--workdir={workdir}", cache=cache)
+    wait_for_step(workdir, 10)
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", cache=cache)
+    process.kill()
+    process.communicate()
+    assert code == 1
+    assert "is being trained by another process" in error_line(errors)
+
+
+def test_a_changed_corpus_is_refused(cache: Path, tmp_path: Path) -> None:
+    """Other text under the same names; the same text elsewhere is the same."""
+    workdir = tmp_path / "run"
+    arguments = [f"--config.training.{key}" for key in ("steps=2", "eval_every=0", "log_every=1")]
+    for side in ("source", "target"):
+        (tmp_path / side).write_text("uno dos tres\n" * 40)
+        (tmp_path / f"moved_{side}").write_text("uno dos tres\n" * 40)
+
+    def again(prefix: str, *more: str) -> tuple[int, str, str]:
+        files = [
+            f"--config.data.text.train_{side}={tmp_path}/{prefix}{side}"
+            for side in ("source", "target")
+        ]
+        source = "--config.data.source=text"
+        command = ("train", TINY, f"--workdir={workdir}", source, *files, *arguments, *more)
+        return run(*command, cache=cache)
+
+    assert again("")[0] == 0
+    code, _, errors = again("moved_", "--config.training.steps=3")
+    assert code == 0, errors
+    (tmp_path / "source").write_text("uno dos cuatro\n" * 40)
+    code, _, errors = again("", "--config.training.steps=4")
+    assert code == 1
+    assert "the train set is not the one that the run" in error_line(errors)
 
 
 def test_a_finished_run_has_nothing_to_do(undisturbed: Path, cache: Path) -> None:

@@ -26,7 +26,7 @@ def open_translator(
         params,
         experiment.tokenizer,
         **dataclasses.asdict(config.decoding),
-        row_multiple=config.data.row_multiple,
+        row_multiple=experiment.row_multiple,
         length_multiple=config.data.length_multiple,
         max_length=max_length or config.data.max_length,
         jit=jit,

@@ -6,13 +6,14 @@ state) and `meta` (JSON: what the host carries, such as early stopping's best sc
 """
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
@@ -39,24 +40,26 @@ class Checkpoints:
         lower_is_better: bool,
         read_only: bool = False,
     ):
-        policies: list[Any] = [LatestN(config.keep_last)]
+        # Regular ones are counted apart, so that those of a stop or a best score displace none.
+        regular = EveryNSteps(config.every, max_to_keep=config.keep_last)
+        policies: list[Any] = [regular, LatestN(1)]
         if config.keep_best:
             policies.append(
                 BestN(
-                    get_metric_fn=lambda metrics: metrics["score"],
-                    reverse=lower_is_better,
+                    get_metric_fn=lambda metrics: metrics["rank"],
+                    reverse=False,
                     n=config.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
             )
         self.directory = directory.absolute()
-        self._lower_is_better = lower_is_better
+        self._sign = -1.0 if lower_is_better else 1.0
+        self._every = config.every
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics["score"],  # without it no scores are written
-                best_mode="min" if lower_is_better else "max",
+                best_fn=lambda metrics: metrics["rank"],  # without it no scores are written
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 enable_async_checkpointing=True,
@@ -71,20 +74,32 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The first step whose development score was best; None where none was scored."""
-        sign = 1.0 if self._lower_is_better else -1.0
-        scored = [(sign * m["score"], s) for s in self.steps if (m := self._manager.metrics(s))]
-        return min(scored)[1] if scored else None
+        ranked = [(m["rank"], s) for s in self.steps if (m := self._manager.metrics(s))]
+        return max(ranked)[1] if ranked else None
+
+    def recent(self, count: int) -> list[int]:
+        """The newest checkpoint and the regular ones before it, `count` in all.
+
+        Regular ones fall on multiples of `checkpoints.every`: a run that was stopped on the way
+        averages the same ones as a run that was not.
+        """
+        steps = self.steps
+        regular = [step for step in steps[:-1] if step % self._every == 0]
+        return [*regular, *steps[-1:]][-count:]
 
     def save(self, state: TrainState, meta: dict[str, Any], score: float | None) -> None:
         """Starts writing; returns when the arrays are copied off the device's memory."""
         step = int(meta["step"])
         if step in self._manager.all_steps():
             return
+        metrics = None
+        if score is not None and math.isfinite(score):
+            metrics = {"rank": [self._sign * score, -step]}
         items = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
         self._manager.save(
             step,
             args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)),
-            metrics=None if score is None else {"score": score},
+            metrics=metrics,
             force=True,
         )
 
@@ -99,26 +114,29 @@ class Checkpoints:
         ema = got["ema"] if "ema" in items else ()
         return TrainState(params=got["params"], ema=ema, **got["rest"]), got["meta"]
 
-    def params(self, abstract: Params, steps: list[int]) -> Params:
-        """The mean of the parameters at these steps (AIAYN §6.1 averages the last checkpoints)."""
-        restore = {"params": ocp.args.StandardRestore(abstract)}
-        total = self._read(steps[0], restore)["params"]
-        for step in steps[1:]:
-            total = jax.tree.map(jnp.add, total, self._read(step, restore)["params"])
-        return jax.tree.map(lambda x: x / len(steps), total) if len(steps) > 1 else total
+    def params(self, abstract: Params, steps: list[int], item: str = "params") -> Params:
+        """The mean of the parameters at these steps (AIAYN §6.1 averages the last checkpoints).
 
-    def ema(self, abstract: Params, step: int) -> Params:
-        """The running average of the parameters at `step`."""
-        return self._read(step, {"ema": ocp.args.StandardRestore(abstract)})["ema"]
+        `item` is "params", or "ema" for their running average.
+        """
+        restore = {item: ocp.args.StandardRestore(abstract)}
+        total = self._read(steps[0], restore)[item]
+        for step in steps[1:]:
+            total = jax.tree.map(jnp.add, total, self._read(step, restore)[item])
+        return jax.tree.map(lambda x: x / len(steps), total) if len(steps) > 1 else total
 
     def _read(self, step: int, args: dict[str, Any]) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-            reason = str(error).strip().splitlines()[0][:200]
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be read ({reason}): it is damaged "
-                "or of another model; delete that directory to go on from the one before"
+                f"checkpoint {self.directory / str(step)} cannot be read ({reason}): if it is "
+                "damaged, move that directory away to go on from the one before"
             ) from error
 
     def reached_preemption(self, step: int) -> bool:
@@ -139,7 +157,7 @@ def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Chec
     return Checkpoints(
         experiment.workdir / "checkpoints",
         config.checkpoints,
-        lower_is_better=config.early_stopping.metric == "loss",
+        lower_is_better=config.early_stopping.lower_is_better,
         read_only=read_only,
     )
 
@@ -149,8 +167,9 @@ def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[
 
     Args:
         experiment: a run's, `Experiment.open(workdir)`.
-        which: "average" (of the last `checkpoints.average`; the running average where
-            training.ema_decay keeps one), "last", "best", or a step's number.
+        which: "average" (of the last `checkpoints.average`), "last", "best", or a step's number.
+            Where training.ema_decay keeps a running average, it is what is read, and "average" is
+            "last".
 
     Raises:
         UserError: there is no such checkpoint, or it is damaged.
@@ -160,10 +179,8 @@ def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[
         steps, best = checkpoints.steps, checkpoints.best_step
         if not steps:
             raise UserError(f"{experiment.workdir} has no checkpoint yet: train it first")
-        if which == "average" and config.training.ema_decay > 0.0:
-            got = checkpoints.ema(experiment.abstract_params, steps[-1])
-            return got, f"the running average at step {steps[-1]:,}"
-        recent = steps[-config.checkpoints.average :]
+        running = config.training.ema_decay > 0.0
+        recent = checkpoints.recent(1 if running else config.checkpoints.average)
         choices = {"average": recent, "last": steps[-1:], "best": [best] if best else []}
         chosen = choices.get(which) or [step for step in steps if str(step) == which]
         if not chosen:
@@ -171,9 +188,10 @@ def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[
                 f"{experiment.workdir} has no checkpoint {which!r}: it has average, last"
                 f"{', best' if best else ''} and steps {', '.join(map(str, steps))}"
             )
-        got = checkpoints.params(experiment.abstract_params, chosen)
+        item = "ema" if running else "params"
+        got = checkpoints.params(experiment.abstract_params, chosen, item)
     if len(chosen) == 1:
-        return got, f"the checkpoint at step {chosen[0]:,}"
+        return got, f"the {'running average' if running else 'checkpoint'} at step {chosen[0]:,}"
     return got, f"the mean of {len(chosen)} checkpoints, steps {chosen[0]:,} to {chosen[-1]:,}"
 
 

@@ -1,6 +1,7 @@
 """Evaluation while training: the development set's loss, scores and samples, and early stopping."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class Stopping:
 
     def after(self, value: float, step: int, *, lower_is_better: bool) -> "Stopping":
         better = self.best is None or (value < self.best if lower_is_better else value > self.best)
-        if better:
+        if better and math.isfinite(value):
             return Stopping(value, step, 0)
         return dataclasses.replace(self, since_best=self.since_best + 1)
 

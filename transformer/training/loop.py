@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Generator
 
 import jax
 import numpy as np
+import optax
 
 from transformer.batch import Batch
+from transformer.config import TrainingConfig
 from transformer.data import prefetch
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
@@ -29,13 +32,29 @@ def train(experiment: Experiment) -> Exit:
         UserError: the configuration, the corpus or the run directory is not usable.
     """
     # What can be found wrong without touching the run directory, first.
-    config, layout, model = experiment.config, experiment.layout, experiment.model
+    config = experiment.config
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
     optimizer = build_optimizer(
         config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
     )
+    experiment.check_mesh()
     experiment.check_corpus()
-    experiment.claim()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(experiment.claim())
+        checkpoints = open_checkpoints(experiment)
+        stack.callback(checkpoints.close)
+        stop = stack.enter_context(StopRequest(checkpoints))
+        return _train(experiment, optimizer, schedule, checkpoints, stop)
+
+
+def _train(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+) -> Exit:
+    config, layout, model = experiment.config, experiment.layout, experiment.model
     batches = experiment.train_batches
     factory = StateFactory(model, optimizer, layout, config.training)
     train_step = layout.jit(
@@ -44,17 +63,13 @@ def train(experiment: Experiment) -> Exit:
         out_shardings=(factory.shardings, layout.replicated),
     )
     development = Development(experiment) if config.training.eval_every else None
-    checkpoints = open_checkpoints(experiment)
 
     # Resume in this order: the newest whole checkpoint, then the metrics cut back to its step.
     # The data need nothing: batch = f(seed, step).
-    state, stopping = _resume_or_create(checkpoints, factory, config.seed)
-    step = int(state.step)
-    steps = config.training.steps
+    state, stopping, clock = _resume_or_create(checkpoints, factory, config.seed)
+    step, steps = int(state.step), config.training.steps
 
     with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        stop = stack.enter_context(StopRequest(checkpoints))
         metrics = stack.enter_context(
             Metrics(
                 experiment.workdir,
@@ -69,24 +84,31 @@ def train(experiment: Experiment) -> Exit:
         def save(score: float | None = None) -> None:
             metrics.flush()
             meta = {"step": step, "stopping": dataclasses.asdict(stopping)}
-            checkpoints.save(state, meta, score)
+            checkpoints.save(state, {**meta, "clock": {"seconds": clock.seconds}}, score)
 
-        ended = step >= steps or stopping.exhausted(config.early_stopping.patience)
+        ended = (
+            step >= steps
+            or stopping.exhausted(config.early_stopping.patience)
+            or clock.over(config.training)
+        )
         while not ended:
             batch, waited = next(feed)
             state, values = train_step(state, batch)
             step += 1
             metrics.train(step, vars(values), tokens=batches.target_tokens(step - 1), waited=waited)
 
-            ended = step >= steps or _out_of_time(experiment, metrics, step)
+            ended = step >= steps
+            if step % config.training.log_every == 0 and clock.over(config.training):
+                metrics.event(step, "out of time", minutes=config.training.minutes)
+                ended = True
             score = None
             if development and (ended or step % config.training.eval_every == 0):
-                found, samples = development(
-                    state.ema if config.training.ema_decay else state.params
-                )
+                found, samples = development(state.ema or state.params)
                 metrics.evaluation(step, found, samples)
                 score = found[config.early_stopping.metric]
-                stopping = stopping.after(score, step, lower_is_better=_lower_is_better(experiment))
+                stopping = stopping.after(
+                    score, step, lower_is_better=config.early_stopping.lower_is_better
+                )
                 if stopping.exhausted(config.early_stopping.patience):
                     metrics.event(step, "early stop", best_step=stopping.best_step)
                     ended = True
@@ -106,17 +128,35 @@ def train(experiment: Experiment) -> Exit:
     return Exit.DONE
 
 
-def _lower_is_better(experiment: Experiment) -> bool:
-    return experiment.config.early_stopping.metric == "loss"
+class _Clock:
+    """Seconds that a run has been trained for, over all its processes."""
+
+    def __init__(self, before: float):
+        self._before, self._began = before, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def over(self, training: TrainingConfig) -> bool:
+        """Whether training.minutes are over, by the clock of process 0; all must ask at once."""
+        if not training.minutes:
+            return False
+        over = self.seconds > 60.0 * training.minutes
+        if jax.process_count() == 1:
+            return over
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
 
 
 def _resume_or_create(
     checkpoints: Checkpoints, factory: StateFactory, seed: int
-) -> tuple[TrainState, Stopping]:
+) -> tuple[TrainState, Stopping, _Clock]:
     if not checkpoints.steps:
-        return factory.create(seed), Stopping()
+        return factory.create(seed), Stopping(), _Clock(0.0)
     state, meta = checkpoints.restore(factory.abstract, checkpoints.steps[-1])
-    return state, Stopping(**meta["stopping"])
+    return state, Stopping(**meta["stopping"]), _Clock(meta["clock"]["seconds"])
 
 
 def _feed(experiment: Experiment, start: int, stop: int) -> Generator[tuple[Batch, float]]:
@@ -134,21 +174,6 @@ def _feed(experiment: Experiment, start: int, stop: int) -> Generator[tuple[Batc
             if batch is None:
                 return
             yield batch, ready.waited - before
-
-
-def _out_of_time(experiment: Experiment, metrics: Metrics, step: int) -> bool:
-    """Whether training.minutes are over, by the clock of process 0, asked every log_every steps."""
-    training = experiment.config.training
-    if not training.minutes:
-        return False
-    over = metrics.seconds > 60.0 * training.minutes
-    if jax.process_count() == 1:
-        return over
-    if step % training.log_every:
-        return False
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
 
 
 def _describe(experiment: Experiment, step: int) -> str:

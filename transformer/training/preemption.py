@@ -1,5 +1,6 @@
 """Being told to stop: Ctrl-C, or SIGTERM from a scheduler that wants the machine back."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -13,8 +14,8 @@ from transformer.training.checkpoints import Checkpoints
 class StopRequest:
     """Notes SIGINT and SIGTERM while it is entered, so that training ends between two steps.
 
-    In a run of several processes a SIGTERM to any of them stops all at the same step (JAX's
-    preemption service, which owns the signal there). A second Ctrl-C interrupts at once.
+    In a run of several processes a signal to any of them stops all at the same step, by JAX's
+    preemption service, which owns SIGTERM there. A second Ctrl-C interrupts at once.
     """
 
     def __init__(self, checkpoints: Checkpoints):
@@ -31,11 +32,13 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def __enter__(self) -> Self:
         # Python takes signals in its main thread only: in another there are none to note.
-        if self._alone and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+        if threading.current_thread() is threading.main_thread():
+            for number in [signal.SIGINT, signal.SIGTERM] if self._alone else [signal.SIGINT]:
                 self._before[number] = signal.signal(number, self._note)  # pyright: ignore
         return self
 

@@ -1,0 +1,179 @@
+"""A run's directory holds all that is needed to understand and repeat the run:
+
+    config.json        the resolved configuration            checkpoints/   by step (training)
+    environment.json   versions and machine, a start a row   metrics.jsonl  (training/metrics.py)
+    corpus.json        what the text's content was           tensorboard/   the same numbers
+    tokenizer.model    SentencePiece, trained on the corpus
+    evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
+
+A process that trains holds the directory: a second one is refused.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from transformer import distributed, runtime
+from transformer.config import Config
+from transformer.errors import UserError
+
+# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
+LOCK = ".lock"
+MAY_CHANGE = (
+    "name",
+    "distributed",
+    "mesh",
+    "decoding",
+    "checkpoints",
+    "early_stopping.patience",
+    "training.steps",
+    "training.minutes",
+    "training.log_every",
+    "training.eval_samples",
+    "data.prefetch",
+    "data.cache_dir",
+    "data.tfds.data_dir",
+    "data.text",  # paths: that the text in them is the same is checked by its content
+)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved configuration that a run directory holds.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it, or train anew") from error
+
+
+@contextlib.contextmanager
+def claim(workdir: Path, config: Config) -> Iterator[None]:
+    """Makes a directory the run of this configuration, or checks that it is, and holds it.
+
+    Raises:
+        UserError: it holds a run of another configuration (says which keys differ), something
+            else, or a run that is going on.
+    """
+    with contextlib.ExitStack() as stack:
+        distributed.first_then_all("claim", lambda: _claim(workdir, config.as_dict(), stack))
+        if not (workdir / "config.json").exists():
+            raise UserError(
+                f"process {jax.process_index()} does not see {workdir}/config.json, which process "
+                "0 wrote: --workdir must be in a folder that all processes share"
+            )
+        yield
+
+
+def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
+    path = workdir / "config.json"
+    if workdir.exists() and not path.exists() and not _is_empty(workdir):
+        raise UserError(
+            f"{workdir} exists and is no run directory (no config.json): take another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(_locked(workdir))
+    if any(p.name.isdigit() for p in workdir.glob("checkpoints/*")):
+        _refuse_differences(workdir, mine)
+    else:  # it never came to a checkpoint: nothing is lost by starting anew
+        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json"):
+            (workdir / made).unlink(missing_ok=True)
+    write_json(path, mine)
+    starts = workdir / "environment.json"
+    before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+    write_json(starts, [*before, runtime.describe()])
+
+
+def _is_empty(workdir: Path) -> bool:
+    return workdir.is_dir() and all(path.name == LOCK for path in workdir.iterdir())
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    """Holds a run directory until this process is done with it, or dead."""
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{workdir} is being trained by another process: wait for it, or take another "
+                "--workdir"
+            ) from None
+        yield
+
+
+def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
+    theirs = read_config(workdir)
+    differ = [key for key in _differences(mine, theirs) if not _may_change(key)]
+    if differ:
+        shown = "; ".join(
+            f"{key} is {_get(mine, key)!r} here, {_get(theirs, key)!r} there" for key in differ[:4]
+        )
+        raise UserError(
+            f"{workdir} holds a run of another configuration ({shown}"
+            f"{'; ...' if len(differ) > 4 else ''}): take another --workdir"
+        )
+
+
+def require_same_corpus(workdir: Path, split: str, fingerprint: str) -> None:
+    """Notes what a split's content was, or refuses one that has changed since.
+
+    Raises:
+        UserError: it has.
+    """
+    distributed.first_then_all(f"corpus {split}", lambda: _note(workdir, split, fingerprint))
+
+
+def _note(workdir: Path, split: str, fingerprint: str) -> None:
+    path = workdir / "corpus.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if known.setdefault(split, fingerprint) != fingerprint:
+        raise UserError(
+            f"the {split} set is not the one that the run in {workdir} began with: bring its text "
+            "back, or take another --workdir"
+        )
+    write_json(path, known)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
+    found = []
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += _differences(x, y, f"{path}{key}.")
+        elif x != y:
+            found.append(path + key)
+    return found
+
+
+def _may_change(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
+
+
+def _get(tree: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None  # pyright: ignore
+    return tree
