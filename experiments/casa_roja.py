@@ -27,16 +27,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.max_length = 32
     config.data.shapes = 2
     config.model.dropout = 0.05
-    config.training.steps = 1_200
+    config.training.steps = 1_000
     config.training.minutes = 3.0
     config.training.log_every = 50
-    config.training.eval_every = 400
+    config.training.eval_every = 500
     # A run this short gains more from a rate that falls to 0 than from averaging checkpoints.
     config.optimizer.schedule = "warmup_cosine_decay"
     config.optimizer.schedule_options = ConfigDict(
-        {"init_value": 0.0, "peak_value": 0.004, "warmup_steps": 100, "decay_steps": 1_200}
+        {"init_value": 0.0, "peak_value": 0.004, "warmup_steps": 100, "decay_steps": 1_000}
     )
-    config.checkpoints.every = 400
+    config.checkpoints.every = 500
     config.checkpoints.average = 1
     config.decoding.extra_length = 10
     return base.with_variants(config, variant)

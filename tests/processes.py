@@ -12,15 +12,20 @@ ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/tests/tiny.py"
 
 
-def start(*arguments: str, cache: Path, devices: int = 1, **options: Any) -> subprocess.Popen:
-    """`python -m transformer ...` from a folder that is not the repository's."""
+def start(
+    *arguments: str, cache: Path, devices: int = 1, optimize: bool = False, **options: Any
+) -> subprocess.Popen:
+    """`python -m transformer ...` from a folder that is not the repository's.
+
+    `optimize` lets XLA take its time to compile; without it that takes half as long.
+    """
     own = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     environment = {
         **own,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "XDG_CACHE_HOME": str(cache / "xdg"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimize)),
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "transformer", *map(str, arguments)]
@@ -28,10 +33,10 @@ def start(*arguments: str, cache: Path, devices: int = 1, **options: Any) -> sub
     return subprocess.Popen(command, env=environment, cwd=cache, text=True, **{**pipes, **options})
 
 
-def run(*arguments: str, cache: Path, devices: int = 1, **options: Any) -> tuple[int, str, str]:
+def run(*arguments: str, timeout: float = 300, **options: Any) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    process = start(*arguments, cache=cache, devices=devices, **options)
-    output, errors = process.communicate(timeout=300)
+    process = start(*arguments, **options)
+    output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
 
 

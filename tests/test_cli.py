@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -165,6 +166,9 @@ def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
         (["--config.mesh.tensor=3"], "asks for 3 devices"),
         (["--config.optimizer.name=adamm"], "did you mean adam"),
         (["--config.model.family=rnnn"], "model.family is 'rnnn'"),
+        (["--config.nope=1"], "unknown key 'nope'"),
+        (["--config.name=../elsewhere"], "leave out slashes"),
+        (["--config.mesh.data=1", "--config.mesh.tensor=8"], "size 2, which the mesh axes"),
     ],
 )
 def test_a_bad_configuration_leaves_nothing_behind(
@@ -173,6 +177,56 @@ def test_a_bad_configuration_leaves_nothing_behind(
     workdir = tmp_path / "run"
     assert message in refused("train", TINY, f"--workdir={workdir}", *arguments)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def get_config(:", "line 1: "),
+        ("import nosuchmodule", "nosuchmodule"),
+        ("def get_config(): return 1 / 0", "division by zero"),
+        ("def get_config(): return {}", "must return a ConfigDict"),
+        ("x = 1", "get_config"),
+    ],
+)
+def test_a_faulty_experiment_file_is_one_line(
+    content: str, message: str, refused: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "faulty.py").write_text(content)
+    line = refused("train", f"--config={tmp_path}/faulty.py", f"--workdir={tmp_path}/run")
+    assert message in line and "faulty.py" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[]", "config.json cannot be read"),
+        ("config.json", "{}", "config.json is damaged"),
+        ("config.json", "{", "config.json cannot be read"),
+        ("tokenizer.model", None, "tokenizer.model is missing"),
+        ("tokenizer.model", "none", "tokenizer.model"),
+    ],
+)
+def test_a_damaged_run_is_named(
+    name: str, content: str | None, message: str, trained: Path, refused: Callable, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "damaged"
+    shutil.copytree(trained, workdir)
+    (workdir / name).unlink()
+    if content is not None:
+        (workdir / name).write_text(content)
+    assert message in refused("translate", f"--workdir={workdir}")
+
+
+def test_no_network_for_a_public_corpus(refused: Callable, tmp_path: Path) -> None:
+    """Where a download cannot be, the line says how to prepare the data elsewhere."""
+    arguments = ("--config.data.source=tfds", f"--config.data.tfds.data_dir={tmp_path}/data")
+    environment = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment.items():
+            patch.setenv(key, value)
+        line = refused("train", TINY, f"--workdir={tmp_path}/run", *arguments)
+    assert "download_and_prepare" in line and "data_dir" in line
 
 
 def test_a_missing_file_is_named(refused: Callable, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import re
@@ -39,12 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(config_arguments)}")
     options.config_arguments = config_arguments
     try:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if stream is None:
+                raise UserError("standard input, output and error must be open: use /dev/null")
+            if isinstance(stream, io.TextIOWrapper):  # text is UTF-8, whatever the locale
+                stream.reconfigure(encoding="utf-8")
         sys.exit(int(options.run(options)))
     except UserError as error:
         print(f"transformer: {error}", file=sys.stderr, flush=True)
         _leave(Exit.ERROR)
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(Exit.ERROR)
+    except OSError as error:  # a full disk, a folder that cannot be written: it says which
+        print(f"transformer: {error}", file=sys.stderr, flush=True)
         _leave(Exit.ERROR)
     except KeyboardInterrupt:
         _leave(130)
@@ -90,10 +99,10 @@ def evaluate(options: argparse.Namespace) -> Exit:
 
     result = evaluation.evaluate(experiment, params, options.split)
     content = {"checkpoint": which, **result.as_dict()}
+    print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
     write_json(experiment.workdir / f"evaluation.{options.split}.json", content)
     output = "\n".join(result.translations) + "\n"
     (experiment.workdir / f"translations.{options.split}.txt").write_text(output, encoding="utf-8")
-    print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
     return Exit.DONE
 
 
@@ -118,9 +127,10 @@ def attention(options: argparse.Namespace) -> Exit:
     from transformer.inspection import inspect_sentence
 
     view = inspect_sentence(experiment, params, options.sentence, options.translation)
+    print(view.text())
     png = options.png or experiment.workdir / "attention.png"
     view.save_png(png)
-    print(f"{view.text()}\n{png}")
+    print(png)
     return Exit.DONE
 
 
@@ -141,7 +151,7 @@ def load_config(argument: str, overrides: Sequence[str]) -> "Config":
         UserError: the file or a key does not exist, or a value cannot work.
     """
     from absl import flags
-    from ml_collections import config_flags
+    from ml_collections import ConfigDict, config_flags
 
     from transformer.config import from_dict
 
@@ -156,19 +166,26 @@ def load_config(argument: str, overrides: Sequence[str]) -> "Config":
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
         rest = values(command)[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the file's own code raises, too
         raise UserError(f"--config={argument}: {_last_line(error)}") from error
     if rest:
         raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
-    return from_dict(values["config"].value.to_dict())  # pyright: ignore[reportOptionalMemberAccess]
+    config = values["config"].value
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
+    return from_dict(config.to_dict())
 
 
 def _last_line(error: Exception) -> str:
     """What went wrong, without the traceback that absl and ml_collections put before it."""
-    text = str(error.args[0] if error.args else error)
+    text = str(error.args[0] if error.args else error).strip() or type(error).__name__
     if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
         return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
-    return text.strip().splitlines()[-1]
+    if name := re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text):
+        return f"unknown key {name[1]!r}: experiments/base.py has them all"
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {text}"
+    return text.splitlines()[-1]
 
 
 def _repository_root(path: Path) -> Path:
@@ -274,7 +291,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(sub)
     sub.add_argument("--scores", action="store_true", help="SCORE<tab>TRANSLATION on each line")
     sub.add_argument(
-        "--chunk", type=int, default=1_000, help="lines read before any is written (default: 1000)"
+        "--chunk",
+        type=_positive,
+        default=1_000,
+        help="lines read before any is written (default: 1000)",
     )
 
     sub = command(attention, "show which source words each target word attends to")
@@ -285,9 +305,16 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)
     _add_config(sub)
-    sub.add_argument("--length", type=int, default=32, help="tokens a sentence (default: 32)")
+    sub.add_argument("--length", type=_positive, default=32, help="tokens a sentence (default: 32)")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,15 @@ def initialize(*, enabled: bool, coordinator: str, processes: int, process: int)
             "num_processes": processes,
             "process_id": process,
         }
-    jax.distributed.initialize(**named, heartbeat_timeout_seconds=60, shutdown_timeout_seconds=60)
+    try:
+        jax.distributed.initialize(
+            **named, heartbeat_timeout_seconds=60, shutdown_timeout_seconds=60
+        )
+    except ValueError as error:
+        raise UserError(
+            f"config.distributed: JAX does not find the other processes here ({error}): give "
+            "coordinator, processes and process"
+        ) from error
 
 
 def is_first() -> bool:

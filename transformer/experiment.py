@@ -48,10 +48,13 @@ class Experiment:
         Raises:
             UserError: there is no run in that directory, or its configuration is damaged.
         """
-        tree = _merge(run_directory.read_config(workdir), changes)
         try:
-            return cls(from_dict(tree), workdir)
+            return cls(from_dict(_merge(run_directory.read_config(workdir), changes)), workdir)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{workdir}/config.json is damaged ({error!r}): restore it") from error
         except UserError as error:
+            if not (workdir / "config.json").exists():
+                raise
             raise UserError(f"{workdir}/config.json: {error}") from error
 
     def claim(self) -> contextlib.AbstractContextManager[None]:
@@ -126,6 +129,11 @@ class Experiment:
 
     def _train_tokenizer(self, path: Path) -> None:
         if not path.exists():
+            if run_directory.has_checkpoints(self.workdir):
+                raise UserError(
+                    f"{path} is missing, and a new one would not fit the trained model: bring it "
+                    "back, or take another --workdir"
+                )
             options = dataclasses.asdict(self.config.data.tokenizer)
             tokenizers.train(self.corpus.pairs("train"), path, **options)
 

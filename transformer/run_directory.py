@@ -51,7 +51,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("no JSON object")
+        return tree
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
@@ -86,7 +89,7 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
         )
     workdir.mkdir(parents=True, exist_ok=True)
     stack.enter_context(_locked(workdir))
-    if any(p.name.isdigit() for p in workdir.glob("checkpoints/*")):
+    if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
         for made in ("tokenizer.model", "metrics.jsonl", "corpus.json"):
@@ -95,6 +98,12 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     starts = workdir / "environment.json"
     before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
     write_json(starts, [*before, runtime.describe()])
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a run has come so far that its directory holds something of value."""
+    kept = workdir / "checkpoints"
+    return kept.exists() and any(path.name.isdigit() for path in kept.iterdir())
 
 
 def _is_empty(workdir: Path) -> bool:

@@ -36,6 +36,7 @@ def choose_boxes(
     histogram = np.zeros(top + 1, np.int64)
     np.add.at(histogram, sizes, cells_ST)
 
+    count = min(count, top)
     squares = best_edges(histogram, count)
     edges = np.union1d(best_edges(cells_ST.sum(axis=0) + cells_ST.sum(axis=1), EDGES), squares)
     boxes = np.stack(np.meshgrid(edges, edges, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -48,6 +48,9 @@ def inspect_sentence(
     Raises:
         UserError: a sentence is empty, or longer than the model takes.
     """
+    for text in filter(None, (sentence, translation)):
+        if not text.isprintable():
+            raise UserError(f"{text!r} is not plain text: give a sentence of printable characters")
     if translation is None:
         translation = open_translator(experiment, params).translate([sentence])[0][0].text
     tokenizer = experiment.tokenizer

@@ -39,6 +39,7 @@ def train(experiment: Experiment) -> Exit:
     )
     experiment.check_mesh()
     experiment.check_corpus()
+    _ = experiment.abstract_params  # a model that the mesh does not divide is refused here
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)

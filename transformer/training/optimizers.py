@@ -86,4 +86,7 @@ def _call(factory: Callable, options: Mapping[str, Any], section: str, name: str
     missing = [k for k, p in takes.items() if p.default is p.empty and k not in options]
     if missing:
         raise UserError(f"{section} lacks {', '.join(missing)}, which {name} needs")
-    return factory(**options)
+    try:
+        return factory(**options)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{section}: {name} refuses {dict(options)}: {error}") from error

@@ -1,0 +1,40 @@
+"""An experiment's ConfigDict as frozen dataclasses; bad values are refused here, with a reason.
+
+`experiments/base.py` documents every key. Here stand the same names with their types, and what each
+value must satisfy. `from_dict` refuses a key that is unknown (naming the nearest one), one that is
+missing, a value of another type, and whatever a section's `__post_init__` finds wrong.
+"""
+
+from transformer.config.data import DataConfig, TokenizerConfig
+from transformer.config.model import AttentionConfig, ModelConfig
+from transformer.config.parse import from_dict
+from transformer.config.resolved import (
+    Config,
+    DecodingConfig,
+    DistributedConfig,
+    MeshConfig,
+    ShardingConfig,
+)
+from transformer.config.training import (
+    CheckpointsConfig,
+    EarlyStoppingConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "AttentionConfig",
+    "CheckpointsConfig",
+    "Config",
+    "DataConfig",
+    "DecodingConfig",
+    "DistributedConfig",
+    "EarlyStoppingConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ShardingConfig",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "from_dict",
+]

@@ -1,0 +1,43 @@
+"""What the model is."""
+
+from dataclasses import dataclass
+
+from transformer.config.checks import fraction, one_of, positive, require
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    backend: str
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    family: str
+    encoder_layers: int
+    decoder_layers: int
+    d_model: int
+    d_ff: int
+    heads: int
+    d_k: int
+    d_v: int
+    dropout: float
+    norm: str
+    norm_epsilon: float
+    dtype: str
+    unroll: bool
+    remat: str
+    attention: AttentionConfig
+    vocab_size: int  # data.tokenizer.vocab_size: the one key that two sections share
+
+    def __post_init__(self) -> None:
+        positive("model", self, "encoder_layers", "decoder_layers", "d_model", "d_ff", "heads")
+        positive("model", self, "d_k", "d_v", "norm_epsilon")
+        fraction("model.dropout", self.dropout)
+        one_of("model.norm", self.norm, ("post", "pre"))
+        one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        one_of("model.remat", self.remat, ("none", "full"))
+        require(
+            self.d_model % 2 == 0,
+            f"model.d_model is {self.d_model}; sinusoidal positions need an even width: "
+            f"take {self.d_model + 1}",
+        )

@@ -1,0 +1,67 @@
+"""From nested mappings to dataclasses; the dataclasses say what there may be."""
+
+import contextlib
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from transformer.config.resolved import Config
+from transformer.errors import UserError
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The resolved configuration of an experiment.
+
+    Args:
+        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON) with base.py's keys.
+
+    Raises:
+        UserError: a key is unknown, missing or of another type, or a value cannot work.
+    """
+    tree = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
+    }
+    with contextlib.suppress(KeyError, TypeError):  # a missing section is reported below
+        tree["model"] = {**tree["model"], "vocab_size": tree["data"]["tokenizer"]["vocab_size"]}
+    return _build(Config, tree, "")
+
+
+def _build(kind: type, tree: Any, path: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise UserError(f"config.{path.rstrip('.')} is {tree!r}; it must be a section of keys")
+    kinds = typing.get_type_hints(kind)
+    for key in tree:
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)
+            raise UserError(f"unknown key config.{path}{key}: did you mean config.{path}{near[0]}?")
+    for key in kinds:
+        if key not in tree:
+            raise UserError(
+                f"config.{path}{key} is missing: start from experiments/base.py, which has them all"
+            )
+    return kind(**{key: _convert(kinds[key], tree[key], path + key) for key in kinds})
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, path + ".")
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"config.{path} is {value!r}; it must be a list")
+        inner = typing.get_args(kind)
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+        if len(kinds) != len(value):
+            raise UserError(f"config.{path} has an item {value!r} of a wrong length")
+        return tuple(_convert(k, v, path) for k, v in zip(kinds, value, strict=True))
+    if origin is not None and issubclass(origin, Mapping):
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UserError(
+            f"config.{path} is {value!r}, a {type(value).__name__}; it must be {kind.__name__}"
+        )
+    return value

@@ -1,0 +1,137 @@
+"""A whole experiment: its sections, how it decodes and where it runs, its name."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from transformer.config.checks import not_negative, one_of, positive, require
+from transformer.config.data import DataConfig
+from transformer.config.model import ModelConfig
+from transformer.config.training import (
+    CheckpointsConfig,
+    EarlyStoppingConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from transformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    beam: int
+    length_penalty: str
+    alpha: float
+    extra_length: int
+    n_best: int
+    tokens_per_batch: int
+
+    def __post_init__(self) -> None:
+        positive("decoding", self, "beam", "n_best", "tokens_per_batch")
+        not_negative("decoding", self, "alpha", "extra_length")
+        one_of("decoding.length_penalty", self.length_penalty, ("gnmt", "power"))
+        require(
+            self.n_best <= self.beam,
+            f"decoding.n_best is {self.n_best} but a beam of {self.beam} gives no more than that",
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    data: int
+    fsdp: int
+    tensor: int
+
+    def __post_init__(self) -> None:
+        for axis in dataclasses.fields(self):
+            size = getattr(self, axis.name)
+            require(
+                size == -1 or size > 0,
+                f"mesh.{axis.name} is {size}; give a number, or -1 for all that are left",
+            )
+
+
+@dataclass(frozen=True)
+class ShardingConfig:
+    rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    enabled: bool
+    coordinator: str
+    processes: int
+    process: int
+
+    def __post_init__(self) -> None:
+        not_negative("distributed", self, "processes")
+        host, _, port = self.coordinator.rpartition(":")
+        require(
+            not self.coordinator or (host != "" and port.isdigit()),
+            f"distributed.coordinator is {self.coordinator!r}; give host:port of process 0",
+        )
+        require(
+            self.processes == 0 or self.process < self.processes,
+            f"distributed.process is {self.process} of {self.processes}; they count from 0",
+        )
+
+
+def _not_json(value: Any) -> Any:
+    raise UserError(
+        f"the configuration holds {value!r}, a {type(value).__name__}: use numbers, strings, lists "
+        "and sections (a dtype by its name)"
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment, resolved: every key has a value of its own type."""
+
+    name: str
+    seed: int
+    data: DataConfig  # before the model, which takes its vocabulary's size
+    model: ModelConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    checkpoints: CheckpointsConfig
+    early_stopping: EarlyStoppingConfig
+    decoding: DecodingConfig
+    mesh: MeshConfig
+    sharding: ShardingConfig
+    distributed: DistributedConfig
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must be from 0 to 2³¹ - 1")
+        require(
+            "/" not in self.name and not self.name.startswith("."),
+            f"name is {self.name!r}; it names a folder: leave out slashes and a leading dot",
+        )
+        require(
+            self.data.row_multiple % self.training.accumulate == 0,
+            f"training.accumulate is {self.training.accumulate}, which does not divide "
+            f"data.row_multiple = {self.data.row_multiple}: batches cannot be cut in equal parts",
+        )
+        require(
+            not self.early_stopping.patience or bool(self.training.eval_every),
+            "early_stopping.patience is set but training.eval_every = 0 evaluates nothing",
+        )
+        require(
+            self.early_stopping.metric != "bleu" or self.training.eval_bleu,
+            "early_stopping.metric is 'bleu' but nothing computes it: set training.eval_bleu=True",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dicts, JSON-ready, as `from_dict` reads them."""
+        result = json.loads(json.dumps(dataclasses.asdict(self), default=_not_json))
+        del result["model"]["vocab_size"]
+        return result
+
+    def digest(self) -> str:
+        """Ten hexadecimal digits that change when any key but `name` and `distributed` does."""
+        content = {k: v for k, v in self.as_dict().items() if k not in ("name", "distributed")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def run_name(self) -> str:
+        return self.name or self.digest()
