@@ -32,6 +32,7 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
 
