@@ -206,7 +206,7 @@ def _prepare_jax() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transformer").setLevel(logging.INFO)
-    for noisy in ("absl", "orbax", "jax", "tensorflow_datasets"):
+    for noisy in ("absl", "orbax", "jax", "matplotlib", "tensorflow_datasets"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)
     enable_compilation_cache()
