@@ -90,7 +90,7 @@ def _train(
         ended = (
             step >= steps
             or stopping.exhausted(config.early_stopping.patience)
-            or clock.over(config.training)
+            or 0.0 < 60.0 * config.training.minutes < clock.before
         )
         while not ended:
             batch, waited = next(feed)
@@ -133,11 +133,12 @@ class _Clock:
     """Seconds that a run has been trained for, over all its processes."""
 
     def __init__(self, before: float):
-        self._before, self._began = before, time.monotonic()
+        self.before = before  # this one, as the checkpoint has it
+        self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        return self._before + time.monotonic() - self._began
+        return self.before + time.monotonic() - self._began
 
     def over(self, training: TrainingConfig) -> bool:
         """Whether training.minutes are over, by the clock of process 0; all must ask at once."""
