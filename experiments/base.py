@@ -104,9 +104,11 @@ def get_config(variant: str = "") -> ConfigDict:
     training.eval_samples = 3  # development sentences translated and shown at each evaluation
 
     optimizer = config.optimizer = ConfigDict()
-    optimizer.name = "adam"  # any optimizer of optax, with its own options
+    # Any optimizer and schedule of optax. Its options are a section to replace as a whole:
+    #   config.optimizer.options = ConfigDict({"b1": 0.9, "weight_decay": 0.1})
+    optimizer.name = "adam"
     optimizer.options = ConfigDict({"b1": 0.9, "b2": 0.98, "eps": 1e-9})  # §5.3
-    optimizer.schedule = "rsqrt"  # ours (rsqrt), or any schedule of optax, with its own options
+    optimizer.schedule = "rsqrt"  # the paper's; or cosine_decay, warmup_cosine_decay ... of optax
     optimizer.schedule_options = ConfigDict({"scale": 512**-0.5, "warmup_steps": 4_000})  # Eq. 3
 
     checkpoints = config.checkpoints = ConfigDict()

@@ -8,6 +8,7 @@
         with testing.layout():
             model, variables = testing.initialised(config, batch)
             logits_BTV = model.apply(variables, batch)
+        assert logits_BTV.shape == (3, 5, config.vocab_size)
 
 Several devices on one CPU: set `jax.config.update("jax_num_cpu_devices", 8)` before anything else
 uses JAX, then `testing.layout(data=2, tensor=4)`. Sizes are distinct, and mostly prime, so that a

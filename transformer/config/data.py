@@ -84,6 +84,12 @@ class DataConfig:
         positive("data", self, "tokens_per_batch", "max_length", "shapes", "packed_length")
         positive("data", self, "row_multiple", "length_multiple")
         not_negative("data", self, "prefetch")
+        named = [f"data.text.{key}" for key, path in vars(self.text).items() if path]
+        require(
+            self.source == "text" or not named,
+            f"{' and '.join(named[:2])} are set but data.source is {self.source!r}, which does not "
+            "read them: add --config.data.source=text",
+        )
         length = self.max_length if self.batching == "buckets" else self.packed_length
         key = "max_length" if self.batching == "buckets" else "packed_length"
         require(

@@ -56,7 +56,11 @@ def inspect_sentence(
     tokenizer = experiment.tokenizer
     source_ids, target_ids = tokenizer.encode([sentence, translation])
     if not source_ids or not target_ids:
-        raise UserError("there is nothing to attend to: give a sentence with at least one word")
+        side = "sentence" if not source_ids else "translation"
+        raise UserError(
+            f"the {side} is empty, so there is nothing to attend to: "
+            f"give {'one' if side == 'sentence' else 'one by --translation'}"
+        )
     source_ids, target_ids = [*source_ids, EOS], [*target_ids, EOS]
     rows = experiment.layout.split("batch")
 
