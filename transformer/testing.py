@@ -16,14 +16,12 @@ swapped axis fails.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
 
 from transformer import rng
 from transformer.batch import Batch, Source, Target
@@ -147,14 +145,3 @@ def assert_equals_reference(actual: Any, expected: Any, tolerance: float = 1e-5)
     assert worst <= tolerance, (
         f"{where} differs by {worst:.2e} of its largest (allowed {tolerance:.0e})"
     )
-
-
-def influence(
-    function: Callable[[Float[Array, "S D"]], Float[Array, "T E"]], x: Float[Array, "S D"]
-) -> Bool[np.ndarray, "T S"]:
-    """Which output positions depend on which input positions, by the Jacobian at x.
-
-    A model that must not see an input has an exactly zero gradient towards it.
-    """
-    jacobian_TESD = jax.jacrev(function)(x)
-    return np.asarray(jnp.any(jacobian_TESD != 0, axis=(1, 3)))
