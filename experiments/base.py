@@ -42,7 +42,9 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     model.remat = "none"  # none | full: recompute each layer's activations in the backward pass
     model.attention = ConfigDict()
-    model.attention.backend = "auto"  # auto | reference | xla
+    # auto (the device's best) | reference | xla | chunked | cudnn | splash; where mesh.sequence
+    # splits the length: ring | ulysses, each also with what a device runs: "ring:chunked"
+    model.attention.backend = "auto"
 
     data = config.data = ConfigDict()
     data.source = "tfds"  # which corpus: tfds | text | casa_roja (each configured below)
@@ -133,10 +135,11 @@ def get_config(variant: str = "") -> ConfigDict:
     mesh.data = -1  # batch rows split; parameters copied
     mesh.fsdp = 1  # batch rows and parameters split
     mesh.tensor = 1  # heads, feed-forward and vocabulary split
+    mesh.sequence = 1  # positions split, in encoder, decoder and loss: for long sequences
     config.sharding = ConfigDict()  # logical axis -> mesh axes; () = not split
     config.sharding.rules = (
         ("batch", ("data", "fsdp")),
-        ("length", ()),
+        ("length", ("sequence",)),
         ("embed", ("fsdp",)),
         ("hidden", ()),
         ("heads", ("tensor",)),

@@ -1,6 +1,7 @@
 """Meshes: what is refused, who holds what, and that a step does not depend on the split."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -42,14 +43,21 @@ def uncached() -> Iterator[None]:
 
 
 @functools.cache
-def one_step(**axes: int):
+def one_step(backend: str = "auto", lengths: tuple[int, int] = (7, 6), packed=False, **axes: int):
     """Initial parameters, loss, gradients and parameters after one SGD step, on a mesh."""
     layout = testing.layout(**axes)
-    model = build_model(CONFIG)
+    attention = dataclasses.replace(CONFIG.attention, backend=backend)
+    model = build_model(dataclasses.replace(CONFIG, attention=attention))
     factory = StateFactory(model, optax.sgd(1.0), layout, TRAINING)
     state = factory.create(seed=5)
     shares = jax.tree.map(lambda x: (x.nbytes, x.addressable_shards[0].data.nbytes), state.params)
-    batch = testing.random_batch(vocab_size=48, rows=8, source_length=7, target_length=6)
+    batch = testing.random_batch(
+        vocab_size=48,
+        rows=8,
+        source_length=lengths[0],
+        target_length=lengths[1],
+        packed=packed,
+    )
 
     leaves, tree = jax.tree.flatten(layout.place(jax.tree.map(np.asarray, batch)))
 
@@ -97,6 +105,29 @@ def test_a_step_does_not_depend_on_the_mesh(axes: dict, capfd: pytest.CaptureFix
         if "up_bias" in name:
             expected = axes["tensor"]
         assert share * expected == whole, f"{name}: a device holds {share} of {whole} bytes"
+
+
+@pytest.mark.parametrize(
+    ("backend", "axes", "packed"),
+    [
+        ("ring", {"sequence": 8}, True),
+        ("ring", {"fsdp": 2, "tensor": 2, "sequence": 2}, False),
+        ("ulysses", {"data": 2, "sequence": 4}, True),
+        ("ulysses", {"fsdp": 2, "tensor": 2, "sequence": 2}, False),
+        pytest.param("ring:splash", {"tensor": 2, "sequence": 4}, True, marks=pytest.mark.slow),
+        pytest.param("chunked", {"fsdp": 2, "sequence": 4}, True, marks=pytest.mark.slow),
+        pytest.param("xla", {"data": 2, "sequence": 4}, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_does_not_depend_on_how_the_length_is_split(backend, axes, packed) -> None:
+    """Encoder, decoder, cross-attention and loss, where source and target differ in length."""
+    lengths = (24, 16)
+    initial, loss, grads, stepped, *_ = one_step(lengths=lengths, packed=packed, data=1)
+    initial_8, loss_8, grads_8, stepped_8, *_ = one_step(backend, lengths, packed, **axes)
+    assert jax.tree.all(jax.tree.map(np.array_equal, initial_8, initial)), "not the same bits"
+    np.testing.assert_allclose(loss_8, loss, rtol=1e-6)
+    assert_equals_reference(grads_8, grads, 1e-5)
+    assert_equals_reference(stepped_8, stepped, 1e-5)
 
 
 def test_every_rule_book_has_the_same_axes() -> None:
@@ -157,9 +188,20 @@ def test_a_parameter_that_does_not_divide_is_named() -> None:
 
 
 def test_rows_are_placed_where_they_are_split() -> None:
-    layout = Layout({"data": 2, "fsdp": 2, "tensor": 2}, RULES)
+    layout = testing.layout(data=2, fsdp=2, tensor=2)
     rows = np.arange(24, dtype=np.int32).reshape(8, 3)
     assert layout.local_rows(8) == (0, 8)
     placed = layout.place({"ids": rows}, 8)["ids"]
     np.testing.assert_array_equal(placed, rows)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 3)}
+
+
+def test_lengths_are_split_unless_the_layout_keeps_them_whole() -> None:
+    layout = testing.layout(data=2, sequence=4)
+    rows = np.arange(24, dtype=np.int32).reshape(2, 12)
+    placed, whole = layout.place(rows, 2), layout.whole("length").place(rows, 2)
+    np.testing.assert_array_equal(placed, rows)
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 3)}
+    assert {shard.data.shape for shard in whole.addressable_shards} == {(1, 12)}
+    with pytest.raises(UserError, match=r"'length' has size 11, .* sequence = 4 do not divide"):
+        layout.place(rows[:, :11], 2)

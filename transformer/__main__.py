@@ -26,6 +26,7 @@ A configuration is a Python file, and changes to it by key:
   --config=experiments/casa_roja.py:smoke    a variant of it, several separated by commas
   --config.model.d_model=256                 one key; experiments/base.py has them all
 """
+VERIFIED = ["xla", "chunked", "cudnn", "splash", "ring:chunked", "ring:splash", "ulysses"]
 EXIT_HELP = """
 exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
 anything else is an error.
@@ -144,6 +145,34 @@ def params(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def verify(options: argparse.Namespace) -> Exit:
+    config = load_config(options.config, options.config_arguments)
+    _prepare_jax()
+    from transformer import attention
+    from transformer.attention import verdict
+    from transformer.models.layers import attention_split
+    from transformer.sharding import Layout
+
+    layout = Layout(dataclasses.asdict(config.mesh), config.sharding.rules)
+    sizes = attention.Sizes(
+        length=options.length or config.data.max_length,
+        heads=config.model.heads,
+        d_k=config.model.d_k,
+        d_v=config.model.d_v,
+        split=attention_split(layout),
+    )
+    cells = []
+    for cell in attention.verify(options.backends, sizes):
+        cells.append(cell)
+        said = cell.fault or (f"refuses: {cell.refused}" if cell.refused else "ok")
+        print(f"{cell.backend}, {cell.use}, {cell.case}: {said}", file=sys.stderr, flush=True)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1))
+    else:
+        print((verdict.table if options.table else verdict.summary)(cells))
+    return Exit.ERROR if any(cell.fault for cell in cells) else Exit.DONE
+
+
 def load_config(argument: str, overrides: Sequence[str]) -> "Config":
     """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
 
@@ -223,7 +252,12 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
 
     chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best")}
     decoding = {name: value for name, value in chosen.items() if value is not None}
-    mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # these devices, not those it was trained on
+    mesh = {
+        "data": -1,
+        "fsdp": 1,
+        "tensor": 1,
+        "sequence": 1,
+    }  # these devices, not those it was trained on
     experiment = Experiment.open(options.workdir, decoding=decoding, mesh=mesh)
     return experiment, *trained_parameters(experiment, options.checkpoint)
 
@@ -302,6 +336,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("sentence", help="a source sentence")
     sub.add_argument("--translation", help="attend from this target (default: the model's own)")
     sub.add_argument("--png", type=Path, help="the picture (default: WORKDIR/attention.png)")
+
+    sub = command(
+        verify, "hold each attention backend to the reference, on this machine", CONFIG_HELP
+    )
+    _add_config(sub)
+    sub.add_argument("--length", type=_positive, help="positions (default: data.max_length)")
+    sub.add_argument(
+        "--backends",
+        type=lambda names: names.split(","),
+        default=VERIFIED,
+        help=f"separated by commas (default: {','.join(VERIFIED)})",
+    )
+    sub.add_argument("--table", action="store_true", help="print every error, in Markdown")
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)
     _add_config(sub)

@@ -66,6 +66,11 @@ class Experiment:
         """The mesh and the rules that say what is split over it."""
         return Layout(dataclasses.asdict(self.config.mesh), self.config.sharding.rules)
 
+    @cached_property
+    def sentence_layout(self) -> Layout:
+        """The same mesh for decoding and inspection, where lengths stay whole."""
+        return self.layout.whole("length")
+
     @property
     def row_multiple(self) -> int:
         """What rows of batches for evaluation and decoding are a multiple of, on this mesh."""
@@ -75,11 +80,17 @@ class Experiment:
         """Refuses a mesh that does not divide training's batches, naming one that does.
 
         Raises:
-            UserError: data.row_multiple or data.length_multiple is no multiple of the split.
+            UserError: data.row_multiple, or what lengths are multiples of, is none of the split.
         """
-        for axis, parts in (("row", self.config.training.accumulate), ("length", 1)):
-            key = f"data.{axis}_multiple"
-            multiple = getattr(self.config.data, f"{axis}_multiple")
+        lengths = ["length_multiple"]  # which development batches have even where rows are packed
+        if self.config.data.batching == "packed":
+            lengths.append("packed_length")
+        for name in ("row_multiple", *lengths):
+            axis, parts = "length", 1
+            if name == "row_multiple":
+                axis, parts = "row", self.config.training.accumulate
+            key = f"data.{name}"
+            multiple = getattr(self.config.data, name)
             split = self.layout.split("batch" if axis == "row" else "length")
             if multiple % (split * parts):
                 pieces = f" in each of training.accumulate = {parts} parts" if parts > 1 else ""

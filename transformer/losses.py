@@ -65,20 +65,24 @@ def chunked_loss(
     *,
     smoothing: float,
     chunks: int,
+    shards: int = 1,
 ) -> LossSums:
     """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
 
     The target length is cut in `chunks` pieces (fewer, down to half, where those divide it; else
     it is padded with weight 0); each is projected, summed and forgotten, and projected again in
-    the backward pass.
+    the backward pass. Where the length is split over `shards` devices, a piece is an equal part of
+    each device's positions, so that all of them work on it.
     """
     B, T, _ = hidden.shape
-    count = _pieces(T, chunks)
-    padding = -T % count
+    count = _pieces(-(-T // shards), chunks)
+    padding = -T % (count * shards)
 
     def split(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(B, count, -1, *x.shape[2:]), 1, 0)
+        x = x.reshape(B, shards, count, -1, *x.shape[2:])
+        x = jnp.moveaxis(x, 2, 0)
+        return x.reshape(count, B, -1, *x.shape[4:])
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is none to prevent
     def add(sums: LossSums, chunk: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
@@ -102,6 +106,7 @@ def batch_loss(
     *,
     smoothing: float,
     chunks: int,
+    shards: int = 1,
     key: PRNGKeyArray | None = None,
 ) -> LossSums:
     """A model's loss on a batch in teacher forcing, summed over its target tokens.
@@ -109,7 +114,7 @@ def batch_loss(
     Args:
         apply: `functools.partial(model.apply, variables)` of any model family.
         batch: B rows.
-        smoothing, chunks: see `chunked_loss`.
+        smoothing, chunks, shards: see `chunked_loss`.
         key: dropout is on where there is one.
     """
 
@@ -124,4 +129,5 @@ def batch_loss(
         batch.target.weights,
         smoothing=smoothing,
         chunks=chunks,
+        shards=shards,
     )

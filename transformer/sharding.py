@@ -10,6 +10,7 @@ and a missing mesh in silence, leaving everything replicated. Here each of these
 """
 
 import contextvars
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -74,9 +75,10 @@ class Layout:
 
     def split(self, logical: str | None) -> int:
         """Over how many devices a logical axis is split."""
-        return math.prod(self.mesh.shape[name] for name in self._mesh_axes(logical))
+        return math.prod(self.mesh.shape[name] for name in self.mesh_axes(logical))
 
-    def _mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+    def mesh_axes(self, logical: str | None) -> tuple[str, ...]:
+        """The mesh axes that a logical axis is split over; those of one device left out."""
         if logical is None:
             return ()
         if logical not in self.rules:
@@ -84,7 +86,13 @@ class Layout:
                 f"logical axis {logical!r} has no sharding rule; "
                 f"config.sharding.rules has {', '.join(self.rules)}"
             )
-        return self.rules[logical]
+        return tuple(name for name in self.rules[logical] if self.mesh.shape[name] > 1)
+
+    def whole(self, logical: str) -> "Layout":
+        """This layout with a logical axis that is not split: decoding, whose target grows."""
+        layout = copy.copy(self)
+        layout.rules = {**self.rules, logical: ()}
+        return layout
 
     def spec(self, axes: Axes, shape: Sequence[int] | None = None, what: str = "an array"):
         """The PartitionSpec of logical axes, checked against `shape` where it is given.
@@ -97,7 +105,7 @@ class Layout:
         used: set[str] = set()
         entries: list[tuple[str, ...] | None] = []
         for index, logical in enumerate(axes):
-            names = tuple(name for name in self._mesh_axes(logical) if self.mesh.shape[name] > 1)
+            names = self.mesh_axes(logical)
             twice = used.intersection(names)
             if twice:
                 raise UserError(
@@ -131,6 +139,11 @@ class Layout:
         )
 
     @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu: of the mesh, which need not be where it is compiled."""
+        return self.mesh.devices.flat[0].platform
+
+    @property
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
@@ -156,21 +169,21 @@ class Layout:
         return min(start for start, _, _ in spans), max(stop for _, stop, _ in spans)
 
     def place(self, tree: Any, rows: int | None = None) -> Any:
-        """A batch onto the devices, its rows split by the rule of `batch`.
+        """A batch onto the devices, split by the rules of `batch` and `length`.
 
         Args:
-            tree: of NumPy arrays [B, ...]; only the rows `local_rows(rows)` where `rows` is given.
+            tree: of NumPy arrays [B, T]; only the rows `local_rows(rows)` where `rows` is given.
             rows: B of the whole batch, if this process has read no more than its own.
         """
         first = 0 if rows is None else self.local_rows(rows)[0]
 
         def one(array: np.ndarray) -> Array:
             shape = (len(array) if rows is None else rows, *array.shape[1:])
-            axes = ("batch", *[None] * (array.ndim - 1))
+            axes = ("batch", "length", *[None] * array.ndim)[: array.ndim]
 
             def load(index: Any) -> np.ndarray:
                 start, stop, _ = index[0].indices(shape[0])
-                return array[start - first : stop - first]
+                return array[(slice(start - first, stop - first), *index[1:])]
 
             sharding = self.sharding(axes, shape, "a batch")
             return jax.make_array_from_callback(shape, sharding, load)

@@ -32,7 +32,7 @@ from transformer.sharding import Layout, Rules
 
 RULES: Rules = (
     ("batch", ("data", "fsdp")),
-    ("length", ()),
+    ("length", ("sequence",)),
     ("embed", ("fsdp",)),
     ("hidden", ()),
     ("heads", ("tensor",)),
@@ -82,8 +82,8 @@ def model_config(**changes: Any) -> ModelConfig:
 
 
 def layout(**axes: int) -> Layout:
-    """A mesh of so many devices along each axis (data, fsdp, tensor), with base.py's rules."""
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1, **axes}
+    """A mesh of so many devices along data, fsdp, tensor and sequence, with base.py's rules."""
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1, **axes}
     return Layout(sizes, RULES, jax.devices()[: int(np.prod(list(sizes.values())))])
 
 

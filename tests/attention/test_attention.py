@@ -1,20 +1,24 @@
-"""Attention: the paper's equation on literal numbers, every backend against it, leaks."""
+"""Attention: the paper's equation on literal numbers, and which backend is taken, or refuses."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.attention import BACKENDS, Dropout, Mask, attend, attention_weights
+from transformer.attention import Dropout, Mask, Split, attend, attention_weights, ring
+from transformer.attention.backends import Call, select
 from transformer.errors import UserError
 from transformer.testing import assert_equals_reference
 
 B, T, S, H, K, U = 2, 5, 7, 6, 3, 11
 
 
-def full(T: int, S: int, **options) -> Mask:
-    ones = lambda n: jnp.ones((1, n), jnp.int32)  # noqa: E731
-    return Mask(ones(T), ones(S), jnp.arange(T)[None], jnp.arange(S)[None], **options)
+def full(T: int, S: int, rows: int = 1, **options) -> Mask:
+    ones = lambda n: jnp.ones((rows, n), jnp.int32)  # noqa: E731
+    count = lambda n: jnp.tile(jnp.arange(n, dtype=jnp.int32), (rows, 1))  # noqa: E731
+    return Mask(ones(T), ones(S), count(T), count(S), **options)
 
 
 def test_soft_dictionary_lookup() -> None:
@@ -54,101 +58,111 @@ def test_mask_as_a_literal_matrix() -> None:
     np.testing.assert_array_equal(mask.dense()[0].astype(int), expected)
 
 
-def cases(T: int, S: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Segments and positions of masks, one a row: none, padding, two segments, an empty row."""
-    q_seg, k_seg = np.ones((4, T), np.int32), np.ones((4, S), np.int32)
-    k_seg[1, S - 3 :] = q_seg[1, T - 1 :] = 0
-    q_seg[2, 2:], k_seg[2, 4:] = 2, 2
-    k_seg[3] = 0
-    q_pos, k_pos = (
-        np.tile(np.arange(T, dtype=np.int32), (4, 1)),
-        np.tile(np.arange(S, dtype=np.int32), (4, 1)),
-    )
-    q_pos[2, 2:] -= 2
-    k_pos[2, 4:] -= 4
-    return jnp.asarray(q_seg), jnp.asarray(k_seg), jnp.asarray(q_pos), jnp.asarray(k_pos)
-
-
-def distance_bias(q_positions, k_positions):
-    distance = jnp.abs(q_positions[:, None, :, None] - k_positions[:, None, None, :])
-    return -0.3 * distance.astype(jnp.float32)
-
-
-@pytest.mark.parametrize("options", [{}, {"causal": True}, {"window": 2}, {"bias": distance_bias}])
-@pytest.mark.parametrize("groups", [H, 2])
-@pytest.mark.parametrize("backend", [row.name for row in BACKENDS if row.name != "reference"])
-def test_equals_reference(backend: str, groups: int, options: dict) -> None:
-    """Values and gradients, in every mask case at once."""
-    options = dict(options)
-    bias = options.pop("bias", None)
-    mask = Mask(*cases(T, S), **options)
-    keys = jax.random.split(jax.random.key(1), 4)
-    q = jax.random.normal(keys[0], (4, T, H, K))
-    k = jax.random.normal(keys[1], (4, S, groups, K))
-    v = jax.random.normal(keys[2], (4, S, groups, U))
-    cotangent = jax.random.normal(keys[3], (4, T, H, U))
-
-    def run(name: str):
-        f = lambda q, k, v: attend(q, k, v, mask=mask, bias=bias, backend=name)  # noqa: E731
-        out, pull = jax.vjp(f, q, k, v)
-        return out, pull(cotangent)
-
-    actual, expected = (
-        jax.jit(run, static_argnums=0)(backend),
-        jax.jit(run, static_argnums=0)("reference"),
-    )
-    assert_equals_reference(actual, expected)
-    assert np.all(np.asarray(actual[0])[3] == 0), "a row with nothing to attend to gives zeros"
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(actual))
-
-
-@pytest.mark.parametrize("backend", [row.name for row in BACKENDS])
-def test_no_leak(backend: str) -> None:
-    """The gradient towards a key or value that a query may not see is exactly zero."""
-    mask = Mask(*cases(T, S), causal=True)
-    q = jax.random.normal(jax.random.key(0), (4, T, 1, K))
-    k = jax.random.normal(jax.random.key(1), (4, S, 1, K))
-    v = jax.random.normal(jax.random.key(2), (4, S, 1, U))
-
-    @jax.jit
-    def jacobians(k, v):
-        f = lambda k, v: attend(q, k, v, mask=mask, backend=backend).sum((2, 3))  # noqa: E731
-        return jax.jacrev(f, argnums=(0, 1))(k, v)
-
-    for jacobian in jacobians(k, v):
-        seen = np.abs(np.asarray(jacobian)).sum((-1, -2))  # [B, T, B, S]
-        for row in range(4):
-            leaks = seen[row, :, row] * ~np.asarray(mask.dense()[row])
-            assert not leaks.any()
-    assert seen[0, T - 1, 0, 0] > 0, "and towards one that it sees it is not"
-
-
-def test_dropout_keeps_the_mean_and_some_weights() -> None:
+@pytest.mark.parametrize("backend", ["reference", "xla", "chunked"])
+def test_dropout_keeps_the_mean_and_some_weights(backend: str) -> None:
     q = jax.random.normal(jax.random.key(0), (B, T, H, K))
     k, v = jax.random.normal(jax.random.key(1), (B, S, H, K)), jnp.ones((B, S, H, U))
-    ones = jnp.ones((B, 1), jnp.int32)
-    mask = Mask(ones.repeat(T, 1), ones.repeat(S, 1), ones.repeat(T, 1), ones.repeat(S, 1))
-    for backend in ("reference", "xla"):
-        dropout = Dropout(jax.random.key(3), rate=0.4)
-        out = attend(q, k, v, mask=mask, dropout=dropout, backend=backend)
-        assert 0.7 < float(out.mean()) < 1.3
-        assert float(out.std()) > 0.1
-    exact = attend(q, k, v, mask=mask, dropout=dropout, backend="reference")
-    assert_equals_reference(out, exact)
+    mask = full(T, S, rows=B)
+    dropout = Dropout(jax.random.key(3), rate=0.4)
+    out = attend(q, k, v, mask=mask, dropout=dropout, backend=backend)
+    assert 0.7 < float(out.mean()) < 1.3
+    assert float(out.std()) > 0.1
+    if backend == "xla":
+        exact = attend(q, k, v, mask=mask, dropout=dropout, backend="reference")
+        assert_equals_reference(out, exact)
 
 
-def test_bfloat16_stays_close() -> None:
-    mask = Mask(*cases(T, S), causal=True)
-    q, k, v = (
-        jax.random.normal(jax.random.key(i), (4, n, H, d))
-        for i, (n, d) in enumerate([(T, K), (S, K), (S, U)])
-    )
-    low = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), mask=mask, backend="xla")
-    assert low.dtype == jnp.bfloat16
-    assert_equals_reference(low, attend(q, k, v, mask=mask, backend="reference"), 2e-2)
+def test_devices_drop_weights_of_their_own() -> None:
+    """Rows on different devices do not share their dropout."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    x = jnp.tile(jax.random.normal(jax.random.key(0), (1, T, H, K)), (2, 1, 1, 1))
+    dropout = Dropout(jax.random.key(3), rate=0.4)
+    for split in (None, Split(mesh, batch=("data",))):
+        out = attend(
+            x, x, x, mask=full(T, T, rows=2), dropout=dropout, backend="chunked", split=split
+        )
+        assert not np.allclose(out[0], out[1])
 
 
-def test_an_unknown_backend_is_refused_by_name() -> None:
-    x = jnp.ones((1, 2, 1, 3))
-    with pytest.raises(UserError, match="'flash' does not exist: auto, xla, reference"):
-        attend(x, x, x, mask=full(2, 2), backend="flash")
+def call(platform: str, length: int = 256, d_v: int = 64, **changes) -> Call:
+    shape = lambda *sizes: jax.ShapeDtypeStruct((8, length, *sizes), jnp.bfloat16)  # noqa: E731
+    ids = np.ones((8, length), np.int32)
+    mask = Mask.within(ids, ids, causal=True)
+    arrays = (shape(8, 64), shape(8, 64), shape(8, d_v))
+    return dataclasses.replace(Call(*arrays, mask, None, None, None, platform), **changes)
+
+
+def split_over(**axes: int) -> Split:
+    count = int(np.prod(list(axes.values())))
+    devices = np.array(jax.devices()[:count]).reshape(*axes.values())
+    mesh = jax.sharding.Mesh(devices, tuple(axes))
+    named = {"batch": "data", "length": "sequence", "heads": "tensor"}
+    return Split(mesh, **{key: (axis,) for key, axis in named.items() if axis in axes})
+
+
+@pytest.mark.parametrize(
+    ("expected", "case"),
+    [
+        ("splash", call("tpu")),
+        ("xla", call("tpu", 1)),
+        ("cudnn", call("gpu")),
+        ("xla", call("gpu", d_v=128)),
+        ("xla", call("cpu")),
+        ("chunked", call("cpu", 8192)),
+        ("ring", call("cpu", split=split_over(data=2, sequence=4))),
+        ("xla", call("cpu", split=split_over(data=2, tensor=4))),
+        (
+            "ulysses",
+            call("cpu", split=split_over(sequence=4), dropout=Dropout(jax.random.key(0), 0.1)),
+        ),
+    ],
+)
+def test_auto_takes_the_best_that_can_serve(expected: str, case: Call) -> None:
+    assert select("auto", case).name == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "why"),
+    [
+        ("flash", call("cpu"), "'flash' does not exist: auto, ring, ulysses, splash"),
+        ("ring:ring", call("cpu"), "'ring:ring' does not exist"),
+        ("ring:xla", call("cpu"), "runs on block kernels, chunked or splash, which xla is not"),
+        ("cudnn", call("cpu"), "cuDNN runs on NVIDIA GPUs"),
+        ("cudnn", call("gpu", d_v=128), "one head size, got d_k = 64 and d_v = 128"),
+        ("splash", call("gpu"), "a kernel for TPUs"),
+        ("splash", call("tpu", bias=lambda q, k: q), "no additive bias"),
+        ("ulysses", call("cpu", split=split_over(tensor=4, sequence=2), d_v=64), None),
+        ("ulysses", call("cpu", split=split_over(tensor=2, sequence=3)), "4 heads .* to 3 devices"),
+        ("chunked", call("cpu", split=split_over(tensor=3)), "8 heads do not divide over tensor"),
+        ("chunked", call("cpu", split=split_over(data=3)), "8 rows do not divide over data = 3"),
+    ],
+)
+def test_what_cannot_serve_says_why(name: str, case: Call, why: str | None) -> None:
+    if why is None:
+        assert select(name, case).name == name
+        return
+    with pytest.raises(UserError, match=why):
+        select(name, case)
+
+
+def test_a_ring_on_one_device_is_its_kernel() -> None:
+    """So that a model trained on many devices decodes on one."""
+    x = jax.random.normal(jax.random.key(0), (B, T, H, K))
+    mask = full(T, T, rows=B, causal=True)
+    expected = attend(x, x, x, mask=mask, backend="reference")
+    for name in ("ring", "ulysses"):
+        assert_equals_reference(attend(x, x, x, mask=mask, backend=name), expected)
+
+
+def test_a_ring_gives_each_device_a_piece_from_both_ends() -> None:
+    """Of 2n pieces, device d works on d and 2n - 1 - d; and they come back where they were."""
+    split = split_over(sequence=4)
+    there, back = ring._mirrored(("sequence",), 4)
+    spec = jax.sharding.PartitionSpec(None, "sequence")
+    options = {"mesh": split.devices, "in_specs": spec, "out_specs": spec}
+    pieces = jnp.arange(8)[None]
+    moved = jax.shard_map(there, **options)(pieces)
+    assert [set(pair) for pair in np.asarray(moved).reshape(4, 2).tolist()] == [
+        {d, 7 - d} for d in range(4)
+    ]
+    np.testing.assert_array_equal(jax.shard_map(back, **options)(moved), pieces)

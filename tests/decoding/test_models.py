@@ -222,7 +222,8 @@ def test_greedy_equals_beam_1(subject):
 def test_a_mesh_translates_as_one_device_does(subject, translate):
     config: Any = base.get_config()
     texts = sentences(7, seed=7)
-    layout = Layout({"data": 2, "fsdp": 2, "tensor": 2}, config.sharding.rules)
+    axes = {"data": 1, "fsdp": 2, "tensor": 2, "sequence": 2}
+    layout = Layout(axes, config.sharding.rules).whole("length")
     spread = translator(subject, beam=3, layout=layout).translate(texts)
     whole = translate(texts)
     assert [line[0].tokens for line in spread] == [line[0].tokens for line in whole]

@@ -1,5 +1,7 @@
 """The recorded weights are the ones that the model computes with, and joining pieces keeps them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transformer import testing
 from transformer.batch import Batch, Source, Target
 from transformer.config import AttentionConfig, ModelConfig
 from transformer.errors import UserError
@@ -52,14 +55,35 @@ def batch() -> Batch:
     return Batch(Source(**source), Target(**target, labels=target["ids"], weights=weights))
 
 
-@pytest.fixture(scope="module")
-def maps() -> AttentionMaps:
-    model, pairs = build_model(CONFIG), batch()
+def look(backend: str = "reference", layers: list[int] | None = None) -> AttentionMaps:
+    config = dataclasses.replace(CONFIG, attention=AttentionConfig(backend=backend))
+    model, pairs = build_model(config), batch()
     with Layout.single() as layout:
         params = nn.unbox(layout.jit(model.init)(jax.random.key(0), pairs)["params"])
         # Sharper than a fresh model's, whose attention is nearly uniform.
         params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
-        return attention_maps(model, params, pairs.source, pairs.target)
+        return attention_maps(model, params, pairs.source, pairs.target, layers=layers)
+
+
+@pytest.fixture(scope="module")
+def maps() -> AttentionMaps:
+    return look()
+
+
+@pytest.mark.parametrize(("backend", "layers"), [("chunked", None), ("splash", [1])])
+def test_any_backend_and_the_layers_asked_for(
+    maps: AttentionMaps, backend: str, layers: list[int] | None
+) -> None:
+    """Backends that never hold the weights show the same ones."""
+    found = look(backend, layers)
+    for use, weights in vars(maps).items():
+        expected = weights if layers is None else np.asarray(weights)[layers]
+        testing.assert_equals_reference(getattr(found, use), expected, 1e-3)  # sharp weights
+
+
+def test_a_layer_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"layers \[2\] are not all of the model's 0 to 1"):
+        look(layers=[2])
 
 
 def test_shapes(maps: AttentionMaps) -> None:

@@ -181,6 +181,25 @@ def test_a_damaged_checkpoint_is_named(undisturbed: Path, cache: Path, tmp_path:
     assert newest.exists(), "it is the user's to delete"
 
 
+def test_a_run_whose_lengths_are_split_learns_the_same(
+    undisturbed: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Trains by a ring, evaluates and translates (which splits no lengths): as one device does."""
+    workdir = tmp_path / "split"
+    mesh = ("--config.mesh.data=2", "--config.mesh.sequence=2")
+    lengths = ("--config.training.steps=20", "--config.training.eval_every=20")
+    arguments = ("train", TINY, f"--workdir={workdir}", *mesh, *lengths)
+    # What is dropped is drawn for whole arrays: the same on every mesh.
+    code, _, errors = run(*arguments, "--config.training.eval_bleu=True", cache=cache, devices=4)
+    assert code == 0, errors
+    assert "attention by ring" in errors
+    expected = [line for line in metrics(undisturbed) if line["step"] <= 20]
+    losses = [line["loss"] for line in metrics(workdir) if line["kind"] == "train"]
+    assert losses == pytest.approx([line["loss"] for line in expected], rel=1e-5)
+    (evaluated,) = (line for line in metrics(workdir) if line["kind"] == "eval")
+    assert "bleu" in evaluated
+
+
 def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path) -> None:
     """Two real processes of two devices each: one run, stopped by a signal, continued, finished."""
     workdir = tmp_path / "together"

@@ -5,7 +5,23 @@ softmax of the scores says how much of each value to take (AIAYN §3.2.1, Eq. 1)
 specification; every other backend is tested as "equals reference".
 """
 
-from transformer.attention.api import BACKENDS, Backend, Dropout, attend, attention_weights, select
+from transformer.attention.api import attend
+from transformer.attention.backends import BACKENDS, Backend, unknown_backend
+from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
+from transformer.attention.reference import Dropout, attention_weights
+from transformer.attention.verify import Cell, Sizes, verify
 
-__all__ = ["BACKENDS", "Backend", "Dropout", "Mask", "attend", "attention_weights", "select"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Cell",
+    "Dropout",
+    "Mask",
+    "Sizes",
+    "Split",
+    "attend",
+    "attention_weights",
+    "unknown_backend",
+    "verify",
+]

@@ -18,15 +18,10 @@ class Dropout:
     rate: float = struct.field(pytree_node=False)
 
 
-def unsupported(q: Any, k: Any, v: Any, mask: Any, bias: Any, dropout: Any) -> str | None:
-    return None
-
-
 def attend(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B S G K"],
     v: Float[Array, "B S G U"],
-    *,
     mask: Mask,
     bias: Any = None,
     dropout: Dropout | None = None,

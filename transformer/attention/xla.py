@@ -13,15 +13,10 @@ from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout, drop, masked_softmax
 
 
-def unsupported(q: Any, k: Any, v: Any, mask: Any, bias: Any, dropout: Any) -> str | None:
-    return None
-
-
 def attend(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B S G K"],
     v: Float[Array, "B S G U"],
-    *,
     mask: Mask,
     bias: Any = None,
     dropout: Dropout | None = None,

@@ -42,6 +42,7 @@ class MeshConfig:
     data: int
     fsdp: int
     tensor: int
+    sequence: int
 
     def __post_init__(self) -> None:
         for axis in dataclasses.fields(self):

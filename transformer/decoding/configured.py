@@ -16,7 +16,7 @@ def open_translator(
     Every process gives it the same sentences and gets all translations back. Sentences may have
     `max_length` tokens, `</s>` included; where it is None, `data.max_length`.
     """
-    config, layout = experiment.config, experiment.layout
+    config, layout = experiment.config, experiment.sentence_layout
 
     def jit(search: Callable[..., Any]) -> Callable[..., Any]:
         return layout.jit(search, out_shardings=layout.replicated)

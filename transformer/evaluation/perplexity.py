@@ -39,7 +39,11 @@ class LikelihoodEvaluator:
         def sums(params: Any, batch: Any) -> LossSums:
             apply = functools.partial(experiment.model.apply, {"params": params})
             return batch_loss(
-                apply, batch, smoothing=training.label_smoothing, chunks=training.loss_chunks
+                apply,
+                batch,
+                smoothing=training.label_smoothing,
+                chunks=training.loss_chunks,
+                shards=self._layout.split("length"),
             )
 
         self._sums = self._layout.jit(sums, out_shardings=self._layout.replicated)

@@ -1,9 +1,11 @@
 """Attention weights as a trained model computes them, by piece and by word."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,25 +35,45 @@ class AttentionMaps:
 
 
 def attention_maps(
-    model: nn.Module, params: PyTree, source: Source, target: Target
+    model: nn.Module,
+    params: PyTree,
+    source: Source,
+    target: Target,
+    *,
+    layers: Sequence[int] | None = None,
 ) -> AttentionMaps:
     """Runs the model on pairs of sentences, in teacher forcing, and keeps what it attended to.
+
+    The weights are computed from the queries and keys, whatever backend the model attends by.
 
     Args:
         model: any family of `transformer.models`.
         params: its parameters, unboxed.
         source: [B, S]; the caller's layout is in force (`with layout:`).
         target: [B, T]; `ids` are what the decoder is fed.
+        layers: of each stack, from 0: N in the result is their number, and only their weights are
+            ever computed; None: all.
 
     Raises:
-        UserError: the family records no attention, or no layout is in force.
+        UserError: the family records no attention, there is no such layer, or no layout is in
+            force.
     """
+    if layers is not None:
+        config: Any = model.config  # pyright: ignore[reportAttributeAccessIssue]
+        depth = min(config.encoder_layers, config.decoder_layers)
+        if not layers or not all(0 <= layer < depth for layer in layers):
+            raise UserError(f"layers {list(layers)} are not all of the model's 0 to {depth - 1}")
+        # As straight code, from which the compiler takes out what nobody asks for.
+        model = model.clone(config=dataclasses.replace(config, unroll=True))
+
+    def asked_for(weights_NBHTS: Array) -> Array:
+        return weights_NBHTS if layers is None else weights_NBHTS[np.asarray(layers)]
 
     def run(params: PyTree, source: Source, target: Target) -> tuple[PyTree, PyTree]:
         variables = {"params": params}
         memory, encoder = model.apply(variables, source, method="encode", mutable=["attention"])
         _, decoder = model.apply(variables, target, memory, method="decode", mutable=["attention"])
-        return encoder, decoder
+        return jax.tree.map(asked_for, (encoder, decoder))
 
     encoder, decoder = current().jit(run)(params, source, target)
     maps = AttentionMaps(

@@ -78,7 +78,7 @@ def inspect_sentence(
         labels,
         np.ones(labels.shape, np.float32),
     )
-    with experiment.layout as layout:
+    with experiment.sentence_layout as layout:
         maps = attention_maps(experiment.model, params, *layout.place((source, target)))
     if maps.cross_NBHTS is None:
         raise UserError(f"{experiment.config.model.family} has no cross-attention to show")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import Mask, attend, attention_weights
+from transformer.attention import Mask, Split, attend, attention_weights
 from transformer.config import ModelConfig
-from transformer.sharding import constrain, parameter
+from transformer.sharding import Layout, constrain, current, parameter
 
 Axis = int | tuple[int, ...]
 
@@ -22,7 +22,7 @@ Axis = int | tuple[int, ...]
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
     """What products are computed in; `auto` is bfloat16 on hardware that multiplies it."""
     if config.dtype == "auto":
-        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+        return jnp.dtype(jnp.float32 if current().platform == "cpu" else jnp.bfloat16)
     return jnp.dtype(config.dtype)
 
 
@@ -65,6 +65,11 @@ class Embedding(nn.Module):
         return constrain(logits_BTV, "batch", "length", "vocab")
 
 
+def attention_split(layout: Layout) -> Split:
+    """A layout in attention's terms."""
+    return Split(layout.mesh, *(layout.mesh_axes(name) for name in ("batch", "length", "heads")))
+
+
 class MultiHeadAttention(nn.Module):
     """Attention in H subspaces at once (AIAYN §3.2.2), without biases.
 
@@ -105,7 +110,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "B T D"]:
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention_weights(q, k, mask=mask))
-        out_BTHU = attend(q, k, v, mask=mask, backend=self.config.attention.backend)
+        backend, split = self.config.attention.backend, attention_split(current())
+        out_BTHU = attend(q, k, v, mask=mask, backend=backend, split=split)
         return jnp.einsum("BTHU,HUD->BTD", out_BTHU, self.output.astype(out_BTHU.dtype))
 
 
@@ -154,6 +160,9 @@ class Dropout(nn.Module):
         if self.rate == 0.0 or not self.has_rng("dropout"):
             return x
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        # Fused into what uses it, the generator makes a long sequence's step take three times as
+        # long to compile for TPUs.
+        kept = jax.lax.optimization_barrier(kept)
         return jnp.where(kept, x * (1.0 / (1.0 - self.rate)), jnp.zeros_like(x))
 
 

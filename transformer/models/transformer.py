@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import BACKENDS, Mask
+from transformer.attention import Mask, unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
 from transformer.models.layers import (
@@ -130,10 +130,7 @@ class Transformer(Seq2Seq):
 
     @classmethod
     def unsupported(cls, config: ModelConfig) -> str | None:
-        names = ["auto", *(row.name for row in BACKENDS)]
-        if config.attention.backend not in names:
-            return f"model.attention.backend is {config.attention.backend!r}; it has {names}"
-        return None
+        return unknown_backend(config.attention.backend)
 
     @classmethod
     def flops_per_token(cls, config: ModelConfig, length: int) -> float:
@@ -169,7 +166,7 @@ class Transformer(Seq2Seq):
 
     def encode(self, source: Source) -> Memory:
         segments, positions = source.segments, source.positions
-        mask = Mask(segments, segments, positions, positions)
+        mask = Mask.within(segments, positions)
         x_BSD, _ = self.encoder(self._embed(source.ids, positions), mask)
         if self.config.norm == "pre":
             x_BSD = self.encoder_norm(x_BSD)
@@ -177,7 +174,7 @@ class Transformer(Seq2Seq):
 
     def decode(self, target: Target, memory: Memory) -> Float[Array, "B T D"]:
         segments, positions = target.segments, target.positions
-        mask = Mask(segments, segments, positions, positions, causal=True)
+        mask = Mask.within(segments, positions, causal=True)
         cross_mask = Mask(segments, memory.segments, positions, memory.positions)
         x_BTD = self._embed(target.ids, positions)
         x_BTD, _ = self.decoder(x_BTD, memory.hidden, mask, cross_mask)

@@ -18,7 +18,7 @@ from transformer.losses import LossSums, batch_loss
 from transformer.models import Seq2Seq, parameters
 from transformer.models.parameters import Params
 from transformer.rng import Stream
-from transformer.sharding import Layout
+from transformer.sharding import Layout, current
 
 
 @struct.dataclass
@@ -64,6 +64,7 @@ def gradients(
                 micro,
                 smoothing=config.label_smoothing,
                 chunks=config.loss_chunks,
+                shards=current().split("length"),
                 key=key,
             )
             return sums.loss, sums

@@ -1,0 +1,255 @@
+"""Online softmax in plain JAX: block by block, memory linear in the length, on any device.
+
+Each block of queries meets the blocks of keys in turn and keeps a running maximum, normaliser and
+output (Milakov and Gimelshein 2018; Rabe and Staats 2021). The backward pass computes each block's
+weights again from the saved normaliser (Dao et al. 2022, Algorithm 4). A pair of blocks in which no
+query sees a key is passed over, which the mask's own data say: half of the work where it is causal.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array
+
+from transformer.attention.kernels import Leaves, bias_and_pull, float_leaves
+from transformer.attention.masks import Mask
+from transformer.attention.reference import Dropout
+
+
+@struct.dataclass
+class _Queries:
+    """Blocks of queries, stacked on the leading axis C: what one step of a loop takes."""
+
+    number: Any
+    q: Any  # B t G r K, scaled; r: the query heads that share a key/value head
+    segments: Any
+    positions: Any
+    do: Any = None  # B t G r U
+    lse: Any = None  # B G r t, 0 where it is -inf
+    delta: Any = None  # B G r t
+
+
+@struct.dataclass
+class _Keys:
+    number: Any
+    k: Any  # B s G K
+    v: Any
+    segments: Any
+    positions: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunked:
+    """The kernel (`kernels.Kernel`): at most this many queries meet this many keys at once."""
+
+    block_q: int = 512
+    block_k: int = 512
+
+    def forward(
+        self, q: Array, k: Array, v: Array, mask: Mask, bias: Any, dropout: Dropout | None
+    ) -> tuple[Array, Array]:
+        B, T, H, _ = q.shape
+        G, U = v.shape[2:]
+        queries, keys = self._queries(q, G, mask), self._keys(k, v, mask)
+
+        def each_queries(qs: _Queries) -> tuple[Array, Array]:
+            t = qs.q.shape[1]
+
+            def visit(carry: Any, ks: _Keys, allowed_BtS: Array) -> Any:
+                o_BGrtU, highest_BGrt, total_BGrt = carry
+                scores = _scores(qs, ks, bias)
+                scores = jnp.where(allowed_BtS[:, None, None], scores, -jnp.inf)
+                new_BGrt = jnp.maximum(highest_BGrt, jnp.max(scores, axis=-1))
+                finite_BGrt = jnp.where(jnp.isneginf(new_BGrt), 0.0, new_BGrt)
+                weights = jnp.exp(scores - finite_BGrt[..., None])
+                decay_BGrt = jnp.exp(highest_BGrt - finite_BGrt)
+                total_BGrt = total_BGrt * decay_BGrt + jnp.sum(weights, axis=-1)
+                if dropout is not None:
+                    weights = weights * _kept(dropout, qs.number, ks.number, weights.shape)
+                part = jnp.einsum(
+                    "BGrts,BsGU->BGrtU",
+                    weights.astype(v.dtype),
+                    ks.v,
+                    preferred_element_type=jnp.float32,
+                )
+                return o_BGrtU * decay_BGrt[..., None] + part, new_BGrt, total_BGrt
+
+            start = (
+                jnp.zeros((B, G, H // G, t, U), jnp.float32),
+                jnp.full((B, G, H // G, t), -jnp.inf, jnp.float32),
+                jnp.zeros((B, G, H // G, t), jnp.float32),
+            )
+            (o, highest, total), _ = _scan_seen(visit, start, qs, keys, mask)
+            o = o / jnp.where(total == 0.0, 1.0, total)[..., None]
+            return o, jnp.where(total == 0.0, -jnp.inf, highest + jnp.log(total))
+
+        o, lse = jax.lax.map(each_queries, queries)  # C B G r t (U)
+        o_BTHU = jnp.moveaxis(o, (0, 4), (1, 2)).reshape(B, -1, H, U)[:, :T]
+        lse_BHT = jnp.moveaxis(lse, 0, 3).reshape(B, H, -1)[:, :, :T]
+        return o_BTHU, lse_BHT
+
+    def backward(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        mask: Mask,
+        bias: Any,
+        dropout: Dropout | None,
+        o: Array,
+        lse: Array,
+        do: Array,
+    ) -> tuple[Array, Array, Array, Leaves]:
+        B, T, H, K = q.shape
+        S, G = v.shape[1:3]
+        queries, keys = self._queries(q, G, mask, o, lse, do), self._keys(k, v, mask)
+
+        def visit(ks: _Keys, qs: _Queries, allowed_BtS: Array) -> tuple[Any, ...]:
+            """One pair of blocks: its shares of dq, dk, dv and the bias's leaves."""
+            weights = jnp.exp(_scores(qs, ks, bias) - qs.lse[..., None])
+            weights = jnp.where(allowed_BtS[:, None, None], weights, 0.0)
+            dweights = jnp.einsum(
+                "BtGrU,BsGU->BGrts", qs.do, ks.v, preferred_element_type=jnp.float32
+            )
+            dropped = weights
+            if dropout is not None:
+                kept = _kept(dropout, qs.number, ks.number, weights.shape)
+                dropped, dweights = weights * kept, dweights * kept
+            dscores = weights * (dweights - qs.delta[..., None])
+            low = dscores.astype(q.dtype)
+
+            def product(spec: str, a: Array, b: Array) -> Array:
+                return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+            dv_BsGU = product("BGrts,BtGrU->BsGU", dropped.astype(do.dtype), qs.do)
+            dk_BsGK = product("BGrts,BtGrK->BsGK", low, qs.q)
+            dq_BtGrK = product("BGrts,BsGK->BtGrK", low, ks.k) * K**-0.5
+            return dq_BtGrK, dk_BsGK, dv_BsGU, _pull_bias(bias, qs, ks, dscores)
+
+        def each_keys(carry: Any, ks: _Keys) -> tuple[Any, tuple[Array, Array]]:
+            dq_CBtGrK, dbias = carry
+
+            def each_queries(carry: Any, row: tuple[_Queries, Array]) -> tuple[Any, Array]:
+                qs, dq = row
+                allowed_BtS = _allowed(qs, ks, mask)
+
+                def add(carry: Any, dq: Array) -> tuple[Any, Array]:
+                    more_dq, *more = visit(ks, qs, allowed_BtS)
+                    return jax.tree.map(jnp.add, carry, tuple(more)), dq + more_dq
+
+                return jax.lax.cond(
+                    allowed_BtS.any(), add, lambda carry, dq: (carry, dq), carry, dq
+                )
+
+            zero = (jnp.zeros(ks.k.shape, jnp.float32), jnp.zeros(ks.v.shape, jnp.float32), dbias)
+            (dk, dv, dbias), dq_CBtGrK = jax.lax.scan(each_queries, zero, (queries, dq_CBtGrK))
+            return (dq_CBtGrK, dbias), (dk, dv)
+
+        start = (
+            jnp.zeros(queries.q.shape, jnp.float32),
+            [jnp.zeros(leaf.shape, jnp.float32) for leaf in float_leaves(bias)],
+        )
+        (dq, dbias), (dk, dv) = jax.lax.scan(each_keys, start, keys)
+        return (
+            _join(dq).reshape(B, -1, H, K)[:, :T],
+            _join(dk)[:, :S],
+            _join(dv)[:, :S],
+            dbias,
+        )
+
+    def _queries(self, q: Array, G: int, mask: Mask, *backward: Array) -> _Queries:
+        B, T, H, K = q.shape
+        size = min(self.block_q, T)
+        cut = lambda x: _cut(x, size)  # noqa: E731
+        q_BTGrK = (q * K**-0.5).reshape(B, T, G, H // G, K)
+        blocks = _Queries(
+            jnp.arange(-(-T // size)), cut(q_BTGrK), cut(mask.q_segments), cut(mask.q_positions)
+        )
+        if not backward:
+            return blocks
+        o, lse, do = backward
+        delta_BTH = jnp.sum(o.astype(jnp.float32) * do.astype(jnp.float32), axis=-1)
+        lse_BTH = jnp.swapaxes(jnp.where(jnp.isneginf(lse), 0.0, lse), 1, 2)
+
+        def rows(x_BTH: Array) -> Array:
+            return jnp.moveaxis(cut(x_BTH.reshape(B, T, G, H // G)), 2, 4)
+
+        return blocks.replace(  # pyright: ignore
+            do=cut(do.reshape(B, T, G, H // G, -1)), lse=rows(lse_BTH), delta=rows(delta_BTH)
+        )
+
+    def _keys(self, k: Array, v: Array, mask: Mask) -> _Keys:
+        size = min(self.block_k, k.shape[1])
+        number = jnp.arange(-(-k.shape[1] // size))
+        parts = (k, v, mask.k_segments, mask.k_positions)
+        return _Keys(number, *(_cut(x, size) for x in parts))
+
+
+def _cut(x: Array, size: int) -> Array:
+    """[B, T, ...] → [C, B, size, ...], padded with zeros: padding's own segment."""
+    padding = -x.shape[1] % size
+    if padding:
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+
+def _join(x: Array) -> Array:
+    """[C, B, size, ...] → [B, C · size, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _allowed(qs: _Queries, ks: _Keys, mask: Mask) -> Array:
+    return Mask(
+        qs.segments, ks.segments, qs.positions, ks.positions, mask.causal, mask.window
+    ).dense()
+
+
+def _scan_seen(visit: Any, start: Any, qs: _Queries, keys: _Keys, mask: Mask) -> Any:
+    """Folds `visit` over the blocks of keys that some query of the block sees."""
+
+    def step(carry: Any, ks: _Keys) -> tuple[Any, None]:
+        allowed_BtS = _allowed(qs, ks, mask)
+        carry = jax.lax.cond(
+            allowed_BtS.any(), lambda c: visit(c, ks, allowed_BtS), lambda c: c, carry
+        )
+        return carry, None
+
+    return jax.lax.scan(step, start, keys)
+
+
+def _scores(qs: _Queries, ks: _Keys, bias: Any) -> Array:
+    scores = jnp.einsum("BtGrK,BsGK->BGrts", qs.q, ks.k, preferred_element_type=jnp.float32)
+    if bias is None:
+        return scores
+    value, _ = bias_and_pull(bias, qs.positions, ks.positions)
+    return scores + _by_group(value, scores)
+
+
+def _by_group(value_BHts: Array, like_BGrts: Array) -> Array:
+    """[b, h, t, s] → [b, G, r, t, s], or [b, 1, 1, t, s] where the heads share it."""
+    b, h, t, s = value_BHts.shape
+    G, r = like_BGrts.shape[1:3] if h > 1 else (1, 1)
+    return value_BHts.reshape(b, G, r, t, s)
+
+
+def _pull_bias(bias: Any, qs: _Queries, ks: _Keys, dscores_BGrts: Array) -> Leaves:
+    if bias is None or not float_leaves(bias):
+        return []
+    value, pull = bias_and_pull(bias, qs.positions, ks.positions)
+    B, G, r, t, s = dscores_BGrts.shape
+    d_BHts = dscores_BGrts.reshape(B, G * r, t, s)
+    for axis, (have, want) in enumerate(zip(d_BHts.shape, value.shape, strict=True)):
+        if have != want:
+            d_BHts = jnp.sum(d_BHts, axis=axis, keepdims=True)
+    return [leaf.astype(jnp.float32) for leaf in pull(d_BHts)[0]]
+
+
+def _kept(dropout: Dropout, q_number: Array, k_number: Array, shape: tuple[int, ...]) -> Array:
+    """This pair of blocks' dropout: 0, or what makes up for the zeros; the same in both passes."""
+    key = jax.random.fold_in(jax.random.fold_in(dropout.key, q_number), k_number)
+    kept = jax.random.bernoulli(key, 1.0 - dropout.rate, shape)
+    return kept.astype(jnp.float32) / (1.0 - dropout.rate)
