@@ -70,3 +70,18 @@ def test_the_gradient_never_holds_all_logits() -> None:
 
     assert temporaries(8) <= 0.5
     assert temporaries(1) > 1.0
+
+
+def test_every_device_works_on_every_chunk() -> None:
+    """Of a length split over 3 devices, each chunk is an equal part of each device's positions."""
+    chunks = []
+
+    def project(hidden_BCD):
+        jax.debug.callback(lambda h: chunks.append(np.array(h[0, :, 0])), hidden_BCD)
+        return hidden_BCD
+
+    hidden = jnp.arange(12, dtype=jnp.float32)[None, :, None]
+    zeros, ones = jnp.zeros((1, 12), jnp.int32), jnp.ones((1, 12))
+    chunked_loss(project, hidden, zeros, ones, smoothing=0.0, chunks=2, shards=3)
+    jax.effects_barrier()
+    assert [chunk.tolist() for chunk in chunks] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]

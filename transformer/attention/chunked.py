@@ -56,33 +56,14 @@ class Chunked:
         queries, keys = self._queries(q, G, mask), self._keys(k, v, mask)
 
         def each_queries(qs: _Queries) -> tuple[Array, Array]:
-            t = qs.q.shape[1]
+            def each_keys(sums: Any, ks: _Keys) -> tuple[Any, None]:
+                allowed_BtS = _allowed(qs, ks, mask)
+                add = lambda sums: _attend_pair(sums, qs, ks, allowed_BtS, bias, dropout)  # noqa: E731
+                return jax.lax.cond(allowed_BtS.any(), add, lambda sums: sums, sums), None
 
-            def visit(carry: Any, ks: _Keys, allowed_BtS: Array) -> Any:
-                o_BGrtU, highest_BGrt, total_BGrt = carry
-                scores = _scores(qs, ks, bias)
-                scores = jnp.where(allowed_BtS[:, None, None], scores, -jnp.inf)
-                new_BGrt = jnp.maximum(highest_BGrt, jnp.max(scores, axis=-1))
-                finite_BGrt = jnp.where(jnp.isneginf(new_BGrt), 0.0, new_BGrt)
-                weights = jnp.exp(scores - finite_BGrt[..., None])
-                decay_BGrt = jnp.exp(highest_BGrt - finite_BGrt)
-                total_BGrt = total_BGrt * decay_BGrt + jnp.sum(weights, axis=-1)
-                if dropout is not None:
-                    weights = weights * _kept(dropout, qs.number, ks.number, weights.shape)
-                part = jnp.einsum(
-                    "BGrts,BsGU->BGrtU",
-                    weights.astype(v.dtype),
-                    ks.v,
-                    preferred_element_type=jnp.float32,
-                )
-                return o_BGrtU * decay_BGrt[..., None] + part, new_BGrt, total_BGrt
-
-            start = (
-                jnp.zeros((B, G, H // G, t, U), jnp.float32),
-                jnp.full((B, G, H // G, t), -jnp.inf, jnp.float32),
-                jnp.zeros((B, G, H // G, t), jnp.float32),
-            )
-            (o, highest, total), _ = _scan_seen(visit, start, qs, keys, mask)
+            rows = (B, G, H // G, qs.q.shape[1])
+            nothing = jnp.zeros((*rows, U)), jnp.full(rows, -jnp.inf), jnp.zeros(rows)
+            (o, highest, total), _ = jax.lax.scan(each_keys, nothing, keys)
             o = o / jnp.where(total == 0.0, 1.0, total)[..., None]
             return o, jnp.where(total == 0.0, -jnp.inf, highest + jnp.log(total))
 
@@ -107,58 +88,28 @@ class Chunked:
         S, G = v.shape[1:3]
         queries, keys = self._queries(q, G, mask, o, lse, do), self._keys(k, v, mask)
 
-        def visit(ks: _Keys, qs: _Queries, allowed_BtS: Array) -> tuple[Any, ...]:
-            """One pair of blocks: its shares of dq, dk, dv and the bias's leaves."""
-            weights = jnp.exp(_scores(qs, ks, bias) - qs.lse[..., None])
-            weights = jnp.where(allowed_BtS[:, None, None], weights, 0.0)
-            dweights = jnp.einsum(
-                "BtGrU,BsGU->BGrts", qs.do, ks.v, preferred_element_type=jnp.float32
-            )
-            dropped = weights
-            if dropout is not None:
-                kept = _kept(dropout, qs.number, ks.number, weights.shape)
-                dropped, dweights = weights * kept, dweights * kept
-            dscores = weights * (dweights - qs.delta[..., None])
-            low = dscores.astype(q.dtype)
+        def each_keys(sums: Any, ks: _Keys) -> tuple[Any, tuple[Array, Array]]:
+            dq_CBtGrK, dbias = sums
 
-            def product(spec: str, a: Array, b: Array) -> Array:
-                return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
-
-            dv_BsGU = product("BGrts,BtGrU->BsGU", dropped.astype(do.dtype), qs.do)
-            dk_BsGK = product("BGrts,BtGrK->BsGK", low, qs.q)
-            dq_BtGrK = product("BGrts,BsGK->BtGrK", low, ks.k) * K**-0.5
-            return dq_BtGrK, dk_BsGK, dv_BsGU, _pull_bias(bias, qs, ks, dscores)
-
-        def each_keys(carry: Any, ks: _Keys) -> tuple[Any, tuple[Array, Array]]:
-            dq_CBtGrK, dbias = carry
-
-            def each_queries(carry: Any, row: tuple[_Queries, Array]) -> tuple[Any, Array]:
+            def each_queries(sums: Any, row: tuple[_Queries, Array]) -> tuple[Any, Array]:
                 qs, dq = row
                 allowed_BtS = _allowed(qs, ks, mask)
 
-                def add(carry: Any, dq: Array) -> tuple[Any, Array]:
-                    more_dq, *more = visit(ks, qs, allowed_BtS)
-                    return jax.tree.map(jnp.add, carry, tuple(more)), dq + more_dq
+                def add(sums: Any, dq: Array) -> tuple[Any, Array]:
+                    more_dq, more = _differentiate_pair(qs, ks, allowed_BtS, bias, dropout)
+                    return jax.tree.map(jnp.add, sums, more), dq + more_dq
 
-                return jax.lax.cond(
-                    allowed_BtS.any(), add, lambda carry, dq: (carry, dq), carry, dq
-                )
+                leave = lambda sums, dq: (sums, dq)  # noqa: E731
+                return jax.lax.cond(allowed_BtS.any(), add, leave, sums, dq)
 
-            zero = (jnp.zeros(ks.k.shape, jnp.float32), jnp.zeros(ks.v.shape, jnp.float32), dbias)
-            (dk, dv, dbias), dq_CBtGrK = jax.lax.scan(each_queries, zero, (queries, dq_CBtGrK))
+            nothing = (jnp.zeros(ks.k.shape), jnp.zeros(ks.v.shape), dbias)
+            (dk, dv, dbias), dq_CBtGrK = jax.lax.scan(each_queries, nothing, (queries, dq_CBtGrK))
             return (dq_CBtGrK, dbias), (dk, dv)
 
-        start = (
-            jnp.zeros(queries.q.shape, jnp.float32),
-            [jnp.zeros(leaf.shape, jnp.float32) for leaf in float_leaves(bias)],
-        )
-        (dq, dbias), (dk, dv) = jax.lax.scan(each_keys, start, keys)
-        return (
-            _join(dq).reshape(B, -1, H, K)[:, :T],
-            _join(dk)[:, :S],
-            _join(dv)[:, :S],
-            dbias,
-        )
+        nothing = jnp.zeros(queries.q.shape), [jnp.zeros(leaf.shape) for leaf in float_leaves(bias)]
+        (dq, dbias), (dk, dv) = jax.lax.scan(each_keys, nothing, keys)
+        dq_BTHK = _join(dq * K**-0.5).reshape(B, -1, H, K)[:, :T]
+        return dq_BTHK, _join(dk)[:, :S], _join(dv)[:, :S], dbias
 
     def _queries(self, q: Array, G: int, mask: Mask, *backward: Array) -> _Queries:
         B, T, H, K = q.shape
@@ -208,24 +159,55 @@ def _allowed(qs: _Queries, ks: _Keys, mask: Mask) -> Array:
     ).dense()
 
 
-def _scan_seen(visit: Any, start: Any, qs: _Queries, keys: _Keys, mask: Mask) -> Any:
-    """Folds `visit` over the blocks of keys that some query of the block sees."""
+def _product(spec: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
-    def step(carry: Any, ks: _Keys) -> tuple[Any, None]:
-        allowed_BtS = _allowed(qs, ks, mask)
-        carry = jax.lax.cond(
-            allowed_BtS.any(), lambda c: visit(c, ks, allowed_BtS), lambda c: c, carry
-        )
-        return carry, None
 
-    return jax.lax.scan(step, start, keys)
+def _attend_pair(
+    sums: tuple[Array, Array, Array],
+    qs: _Queries,
+    ks: _Keys,
+    allowed_BtS: Array,
+    bias: Any,
+    dropout: Dropout | None,
+) -> tuple[Array, Array, Array]:
+    """Adds a block of keys to its queries' running output, maximum and normaliser."""
+    o_BGrtU, highest_BGrt, total_BGrt = sums
+    scores = jnp.where(allowed_BtS[:, None, None], _scores(qs, ks, bias), -jnp.inf)
+    new_BGrt = jnp.maximum(highest_BGrt, jnp.max(scores, axis=-1))
+    finite_BGrt = jnp.where(jnp.isneginf(new_BGrt), 0.0, new_BGrt)
+    weights = jnp.exp(scores - finite_BGrt[..., None])
+    decay_BGrt = jnp.exp(highest_BGrt - finite_BGrt)
+    total_BGrt = total_BGrt * decay_BGrt + jnp.sum(weights, axis=-1)
+    if dropout is not None:
+        weights = weights * _kept(dropout, qs.number, ks.number, weights.shape)
+    more_BGrtU = _product("BGrts,BsGU->BGrtU", weights.astype(ks.v.dtype), ks.v)
+    return o_BGrtU * decay_BGrt[..., None] + more_BGrtU, new_BGrt, total_BGrt
+
+
+def _differentiate_pair(
+    qs: _Queries, ks: _Keys, allowed_BtS: Array, bias: Any, dropout: Dropout | None
+) -> tuple[Array, tuple[Array, Array, Leaves]]:
+    """One pair of blocks' shares of dq (of the scaled queries), and of (dk, dv, dbias)."""
+    weights = jnp.exp(_scores(qs, ks, bias) - qs.lse[..., None])
+    weights = jnp.where(allowed_BtS[:, None, None], weights, 0.0)
+    dweights = _product("BtGrU,BsGU->BGrts", qs.do, ks.v)
+    dropped = weights
+    if dropout is not None:
+        kept = _kept(dropout, qs.number, ks.number, weights.shape)
+        dropped, dweights = weights * kept, dweights * kept
+    dscores = weights * (dweights - qs.delta[..., None])
+    dv_BsGU = _product("BGrts,BtGrU->BsGU", dropped.astype(qs.do.dtype), qs.do)
+    dk_BsGK = _product("BGrts,BtGrK->BsGK", dscores.astype(qs.q.dtype), qs.q)
+    dq_BtGrK = _product("BGrts,BsGK->BtGrK", dscores.astype(ks.k.dtype), ks.k)
+    return dq_BtGrK, (dk_BsGK, dv_BsGU, _pull_bias(bias, qs, ks, dscores))
 
 
 def _scores(qs: _Queries, ks: _Keys, bias: Any) -> Array:
-    scores = jnp.einsum("BtGrK,BsGK->BGrts", qs.q, ks.k, preferred_element_type=jnp.float32)
+    scores = _product("BtGrK,BsGK->BGrts", qs.q, ks.k)
     if bias is None:
         return scores
-    value, _ = bias_and_pull(bias, qs.positions, ks.positions)
+    value = bias(qs.positions, ks.positions).astype(jnp.float32)
     return scores + _by_group(value, scores)
 
 
