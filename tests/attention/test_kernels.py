@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from transformer.attention import Dropout, Mask, attend
+from transformer.attention import Dropout, Mask, attend, splash
 from transformer.attention import chunked as chunked_module
 from transformer.attention.chunked import Chunked
 from transformer.attention.kernels import attend_in_blocks, merge
@@ -132,3 +132,31 @@ def test_memory_of_a_block_not_of_all_scores() -> None:
     text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x, ids).as_text()
     assert f"{length}x{length}" not in text
     assert chunked_module.Chunked().block_q >= 128
+
+
+def test_splash_visits_the_blocks_that_the_mask_has() -> None:
+    """Causal: the lower triangle; a window: a band; padding and other segments: nothing."""
+    x = jnp.zeros((1, 512, 1, 8))
+    segments = jnp.ones((1, 512), jnp.int32).at[:, 384:].set(0)
+    positions = jnp.arange(512, dtype=jnp.int32)[None]
+
+    def visited(segments=segments, by_keys=False, **options) -> list:
+        mask = Mask.within(segments, positions, **options)
+        part = splash._Part(splash.Splash(block=128), x, x, x, mask)
+        return np.asarray(part.info(by_keys=by_keys).block_mask)[0].tolist()
+
+    assert visited(causal=True) == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+    assert visited(causal=True, window=5)[2] == [0, 1, 1, 0]
+    two = segments.at[:, 128:].set(2)
+    assert visited(two) == [[1, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]
+
+
+def test_splash_fetches_the_next_block_that_it_visits() -> None:
+    x = jnp.zeros((1, 512, 1, 8))
+    segments = jnp.ones((1, 512), jnp.int32).at[:, 256:].set(2)
+    positions = jnp.arange(512, dtype=jnp.int32)[None]
+    mask = Mask.within(segments, positions)
+    part = splash._Part(splash.Splash(block=128), x, x, x, mask)
+    by_queries, by_keys = (part.info(by_keys=flag).data_next[0] for flag in (False, True))
+    assert np.asarray(by_queries).tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
+    assert np.asarray(by_keys).T.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2

@@ -9,10 +9,12 @@ import dataclasses
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.attention import Sizes, Split, verify
+from transformer.attention import Sizes, Split, backends, verdict, verify
+from transformer.attention.backends import Call, named
 from transformer.attention.verify import LIMITS, PROGRAMS, USES, Cell
 
 NAMES = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
@@ -66,3 +68,76 @@ def test_pairwise(backend: str, use: str, program: str, precision: str) -> None:
 def test_every_cell(backend: str) -> None:
     for cell in verify([backend], sizes()):
         hold(cell)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["xla", "chunked", "cudnn"])
+def test_on_a_gpu(backend: str) -> None:
+    """JAX_PLATFORMS=cuda tests/run -m gpu"""
+    for cell in verify([backend], Sizes(length=301, heads=4, d_k=64, d_v=64)):
+        assert cell.fault is None, f"{backend}, {cell.use}, {cell.case}: {cell.fault}"
+        if backend != "cudnn":
+            assert cell.refused is None
+        elif cell.case not in ("bias", "d_k ≠ d_v"):
+            assert cell.forward.keys() == {"bfloat16"}, "cuDNN takes 16-bit numbers"
+
+
+GOOD = {"highest": 2e-7, "default": 3e-3, "bfloat16": 4e-3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"refused": "no additive bias"}, None),
+        ({"forward": {"highest": 2e-5}}, "values differ by 2e-05 (highest)"),
+        ({"forward": {"default": 2e-2}}, None),  # shown, not judged
+        ({"backward": {"bfloat16": float("nan")}}, "gradients differ by nan (bfloat16)"),
+        ({"leaks": 3}, "3 gradients leak"),
+    ],
+)
+def test_what_is_a_fault(changes: dict, fault: str | None) -> None:
+    assert Cell("xla", "cross", "none", **{"forward": GOOD, **changes}).fault == fault
+
+
+def test_a_wrong_backend_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lets queries see padding and the future, as wrappers elsewhere have."""
+    xla = named("xla")
+
+    def everything_seen(call: Call):
+        ones = dataclasses.replace(
+            call.mask,
+            q_segments=jnp.ones_like(call.mask.q_segments),
+            k_segments=jnp.ones_like(call.mask.k_segments),
+        )
+        return xla.compute(dataclasses.replace(call, mask=ones))
+
+    careless = dataclasses.replace(xla, name="careless", compute=everything_seen)
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, careless))
+    options = {"uses": ["cross"], "programs": ["plain"], "precisions": ["highest"]}
+    cells = list(verify(["careless"], Sizes(length=9, heads=2, d_k=8, d_v=8), **options))
+    faulty = {cell.case for cell in cells if cell.fault}
+    assert faulty == {"padding", "segments", "empty row"}
+    leaky = {cell.case for cell in cells if cell.leaks}
+    assert leaky == faulty
+
+
+def test_the_verdict_is_read_at_a_glance() -> None:
+    cells = [
+        Cell("xla", "cross", "none", forward=GOOD, backward=GOOD, leaks_tried=5),
+        Cell("xla", "cross", "bias", forward={"highest": 1.0}, leaks_tried=5),
+        Cell("splash", "cross", "bias", refused="no additive bias"),
+    ]
+    short, whole = verdict.summary(cells).splitlines(), verdict.table(cells).splitlines()
+    assert short[0].split()[:3] == ["backend", "use", "none"]
+    assert short[1].split() == ["xla", "cross", "ok", "FAULT"]
+    assert short[2].split() == ["splash", "cross", "no", "(1)"]
+    assert short[-2:] == [
+        "(1) no additive bias",
+        "xla, cross, bias: values differ by 1e+00 (highest)",
+    ]
+    assert {line.count("|") for line in whole} == {11}
+    assert whole[2] == (
+        "| xla | cross | none | 2e-07 | 3e-03 | 4e-03 | 2e-07 | 3e-03 | 4e-03 | 0 (5 queries) |"
+    )
+    assert "refuses: no additive bias" in whole[4]

@@ -79,50 +79,63 @@ def attend_in_blocks(
     dropout: Any,
 ) -> Float[Array, "B T H U"]:
     """A kernel as a function to differentiate, in q, k, v and what the bias has learned."""
-    return _attend(*_Rest.of(mask, bias, dropout, kernel), q, k, v)
+    structure, learned, fixed = _Structure.of((mask, bias, dropout))
+    return _attend(kernel, structure, learned, fixed, q, k, v)
 
 
 @dataclass(frozen=True)
-class _Rest:
-    """How (mask, bias, dropout) are put together from what is learned of them and what is not."""
+class _Structure:
+    """How a tree is put together from its leaves that are learned and those that are fixed."""
 
-    kernel: Kernel
     tree: Any
     is_learned: tuple[bool, ...]
 
     @classmethod
-    def of(
-        cls, mask: Mask, bias: Any, dropout: Any, kernel: Kernel
-    ) -> "tuple[_Rest, Leaves, list]":
-        leaves, tree = jax.tree.flatten((mask, bias, dropout))
-        is_learned = tuple(map(_floating, leaves))
-        fixed = [leaf for leaf, learned in zip(leaves, is_learned, strict=True) if not learned]
-        return cls(kernel, tree, is_learned), float_leaves(leaves), fixed
+    def of(cls, tree: Any) -> "tuple[_Structure, Leaves, Leaves]":
+        leaves, structure = jax.tree.flatten(tree)
+        is_learned = tuple(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+        by_kind: dict[bool, Leaves] = {True: [], False: []}
+        for leaf, kind in zip(leaves, is_learned, strict=True):
+            by_kind[kind].append(leaf)
+        return cls(structure, is_learned), by_kind[True], by_kind[False]
 
-    def whole(self, learned: Leaves, fixed: list[Array]) -> tuple[Mask, Any, Any]:
-        each = {True: iter(learned), False: iter(fixed)}
-        return self.tree.unflatten([next(each[kind]) for kind in self.is_learned])
+    def whole(self, learned: Leaves, fixed: Leaves) -> Any:
+        rest = {True: iter(learned), False: iter(fixed)}
+        return self.tree.unflatten([next(rest[kind]) for kind in self.is_learned])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(
-    rest: _Rest, learned: Leaves, fixed: list[Array], q: Array, k: Array, v: Array
+    kernel: Kernel,
+    structure: _Structure,
+    learned: Leaves,
+    fixed: Leaves,
+    q: Array,
+    k: Array,
+    v: Array,
 ) -> Array:
-    return _forward(rest, learned, fixed, q, k, v)[0]
+    return _forward(kernel, structure, learned, fixed, q, k, v)[0]
 
 
 def _forward(
-    rest: _Rest, learned: Leaves, fixed: list[Array], q: Array, k: Array, v: Array
+    kernel: Kernel,
+    structure: _Structure,
+    learned: Leaves,
+    fixed: Leaves,
+    q: Array,
+    k: Array,
+    v: Array,
 ) -> tuple[Array, tuple]:
-    o, lse = rest.kernel.forward(q, k, v, *rest.whole(learned, fixed))
+    mask, bias, dropout = structure.whole(learned, fixed)
+    o, lse = kernel.forward(q, k, v, mask, bias, dropout)
     o = o.astype(q.dtype)
     return o, (learned, fixed, q, k, v, o, lse)
 
 
-def _backward(rest: _Rest, saved: tuple, do: Array) -> tuple:
+def _backward(kernel: Kernel, structure: _Structure, saved: tuple, do: Array) -> tuple:
     learned, fixed, q, k, v, o, lse = saved
-    more = rest.whole(learned, fixed)
-    dq, dk, dv, dlearned = rest.kernel.backward(q, k, v, *more, o, lse, do)
+    mask, bias, dropout = structure.whole(learned, fixed)
+    dq, dk, dv, dlearned = kernel.backward(q, k, v, mask, bias, dropout, o, lse, do)
     like = zip(dlearned, learned, strict=True)
     grads = (dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype))
     return [new.astype(old.dtype) for new, old in like], None, *grads
@@ -131,29 +144,21 @@ def _backward(rest: _Rest, saved: tuple, do: Array) -> tuple:
 _attend.defvjp(_forward, _backward)
 
 
-def _floating(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
-
-
 def float_leaves(tree: Any) -> Leaves:
     """What of a bias is learned."""
-    return [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]
+    return _Structure.of(tree)[1]
 
 
-def bias_and_pull(bias: Any, q_positions: Array, k_positions: Array) -> tuple[Array, Any]:
+def bias_and_pull(
+    bias: Any, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
+) -> tuple[Array, Any]:
     """A block's bias, float32 [b, h, T, S] (b and h may be 1), and the way back to its leaves."""
-    leaves, tree = jax.tree.flatten(bias)
-    learned = [_floating(leaf) for leaf in leaves]
+    structure, learned, fixed = _Structure.of(bias)
 
-    def evaluate(floats: Leaves) -> Array:
-        rest = iter(floats)
-        whole = [
-            next(rest) if is_learned else leaf
-            for leaf, is_learned in zip(leaves, learned, strict=True)
-        ]
-        return tree.unflatten(whole)(q_positions, k_positions).astype(jnp.float32)
+    def evaluate(learned: Leaves) -> Array:
+        return structure.whole(learned, fixed)(q_positions, k_positions).astype(jnp.float32)
 
-    return jax.vjp(evaluate, float_leaves(bias))
+    return jax.vjp(evaluate, learned)
 
 
 @struct.dataclass

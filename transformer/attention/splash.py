@@ -17,7 +17,7 @@ from jaxtyping import Array
 from transformer.attention.kernels import Leaves
 from transformer.attention.masks import Mask, near
 
-LANES = 128  # lengths of blocks and head sizes are multiples of this
+LANES = 128  # lengths of blocks are multiples of this; head sizes need not be
 _MASKED = library.DEFAULT_MASK_VALUE
 
 
@@ -53,7 +53,7 @@ class Splash:
     def forward(
         self, q: Array, k: Array, v: Array, mask: Mask, bias: Any, dropout: Any
     ) -> tuple[Array, Array]:
-        T, U = q.shape[1], v.shape[-1]
+        T = q.shape[1]
         part = _Part(self, q, k, v, mask)
 
         def one(q: Array, k: Array, v: Array, segments: Any) -> Any:
@@ -65,7 +65,7 @@ class Splash:
         o, (lse,) = jax.vmap(one)(part.q, part.k, part.v, part.segments)
         seen_BHT = lse > 0.5 * _MASKED
         o = jnp.where(seen_BHT[..., None], o, 0.0)
-        return jnp.swapaxes(o, 1, 2)[:, :T, :, :U], jnp.where(seen_BHT, lse, -jnp.inf)[:, :, :T]
+        return jnp.swapaxes(o, 1, 2)[:, :T], jnp.where(seen_BHT, lse, -jnp.inf)[:, :, :T]
 
     def backward(
         self,
@@ -79,7 +79,7 @@ class Splash:
         lse: Array,
         do: Array,
     ) -> tuple[Array, Array, Array, Leaves]:
-        (T, K), (S, U) = (q.shape[1], q.shape[-1]), (v.shape[1], v.shape[-1])
+        T, S, K = q.shape[1], k.shape[1], q.shape[-1]
         part = _Part(self, q, k, v, mask)
         lse = jnp.where(jnp.isneginf(lse), 0.0, lse)  # a masked score's exponential is then 0
         lse = jnp.pad(lse, [(0, 0), (0, 0), (0, part.q.shape[2] - T)])
@@ -102,7 +102,7 @@ class Splash:
 
         dq, dk, dv = jax.vmap(one)(part.q, part.k, part.v, part.segments, *rows)
         dq, dk, dv = (jnp.swapaxes(x, 1, 2) for x in (dq, dk, dv))
-        return dq[:, :T, :, :K] * K**-0.5, dk[:, :S, :, :K], dv[:, :S, :, :U], []
+        return dq[:, :T] * K**-0.5, dk[:, :S], dv[:, :S], []
 
 
 class _Part:
@@ -129,9 +129,8 @@ class _Part:
         }
 
     def heads_first(self, x: Array, block: int) -> Array:
-        """[B, T, H, K] → [B, H, T', K'], padded to multiples of a block and of LANES."""
-        x = _pad(jnp.swapaxes(x, 1, 2), block, 0, axis=2)
-        return _pad(x, LANES, 0, axis=3)
+        """[B, T, H, K] → [B, H, T', K], T' a multiple of a block."""
+        return _pad(jnp.swapaxes(x, 1, 2), block, 0, axis=2)
 
     def info(self, *, by_keys: bool = False) -> MaskInfo:
         """Which blocks to visit: those in which, in some row, some query sees some key.
