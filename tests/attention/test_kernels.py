@@ -157,6 +157,6 @@ def test_splash_fetches_the_next_block_that_it_visits() -> None:
     positions = jnp.arange(512, dtype=jnp.int32)[None]
     mask = Mask.within(segments, positions)
     part = splash._Part(splash.Splash(block=128), x, x, x, mask)
-    by_queries, by_keys = (part.info(by_keys=flag).data_next[0] for flag in (False, True))
-    assert np.asarray(by_queries).tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
-    assert np.asarray(by_keys).T.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
+    by_queries, by_keys = (np.asarray(part.info(by_keys=by).data_next)[0] for by in (False, True))
+    assert by_queries.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
+    assert by_keys.T.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2

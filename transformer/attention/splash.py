@@ -113,11 +113,10 @@ class _Part:
         self.mask = mask
         self.q = self.heads_first(q * q.shape[-1] ** -0.5, self.bq)
         self.k, self.v = (self.heads_first(x, self.bk) for x in (k, v))
-        # Padding's segment 0 would see itself: give queries and keys one each that differ.
+        # Padding's segment 0 would see itself: queries get one that no key has.
         q_segments = jnp.where(mask.q_segments == 0, -1, mask.q_segments)
-        k_segments = jnp.where(mask.k_segments == 0, -2, mask.k_segments)
         self.segments = library.SegmentIds(
-            _pad(q_segments, self.bq, -1), _pad(k_segments, self.bk, -2)
+            _pad(q_segments, self.bq, -1), _pad(mask.k_segments, self.bk, 0)
         )
         self.options = {
             "mask_value": _MASKED,
@@ -154,7 +153,7 @@ class _Part:
     def _seen(self) -> Array:
         """Whether block i of queries sees anything of block j of keys, [i, j]; in any row."""
 
-        def spans(x: Array, block: int, least: Array | None = None) -> tuple[Array, Array]:
+        def spans(x: Array, block: int) -> tuple[Array, Array]:
             blocks = x.reshape(*x.shape[:-1], -1, block)
             return blocks.min(-1), blocks.max(-1)
 
