@@ -160,3 +160,13 @@ def test_splash_fetches_the_next_block_that_it_visits() -> None:
     by_queries, by_keys = (np.asarray(part.info(by_keys=by).data_next)[0] for by in (False, True))
     assert by_queries.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
     assert by_keys.T.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2
+
+
+def test_sums_are_float32_whatever_the_default() -> None:
+    q, k, v, cotangent = arrays()
+    expected = Chunked(4, 4).forward(q, k, v, packed_mask(), None, None)
+    with jax.enable_x64(True):
+        o, lse = Chunked(4, 4).forward(q, k, v, packed_mask(), None, None)
+        grads = Chunked(4, 4).backward(q, k, v, packed_mask(), None, None, o, lse, cotangent)
+    assert {x.dtype for x in (o, lse, *grads[:3])} == {jnp.dtype(jnp.float32)}
+    assert_equals_reference(o, expected[0])

@@ -62,7 +62,7 @@ class Chunked:
                 return jax.lax.cond(allowed_BtS.any(), add, lambda sums: sums, sums), None
 
             rows = (B, G, H // G, qs.q.shape[1])
-            nothing = jnp.zeros((*rows, U)), jnp.full(rows, -jnp.inf), jnp.zeros(rows)
+            nothing = _zeros(*rows, U), _zeros(*rows) - jnp.inf, _zeros(*rows)
             (o, highest, total), _ = jax.lax.scan(each_keys, nothing, keys)
             o = o / jnp.where(total == 0.0, 1.0, total)[..., None]
             return o, jnp.where(total == 0.0, -jnp.inf, highest + jnp.log(total))
@@ -102,11 +102,11 @@ class Chunked:
                 leave = lambda sums, dq: (sums, dq)  # noqa: E731
                 return jax.lax.cond(allowed_BtS.any(), add, leave, sums, dq)
 
-            nothing = (jnp.zeros(ks.k.shape), jnp.zeros(ks.v.shape), dbias)
+            nothing = (_zeros(*ks.k.shape), _zeros(*ks.v.shape), dbias)
             (dk, dv, dbias), dq_CBtGrK = jax.lax.scan(each_queries, nothing, (queries, dq_CBtGrK))
             return (dq_CBtGrK, dbias), (dk, dv)
 
-        nothing = jnp.zeros(queries.q.shape), [jnp.zeros(leaf.shape) for leaf in float_leaves(bias)]
+        nothing = _zeros(*queries.q.shape), [_zeros(*leaf.shape) for leaf in float_leaves(bias)]
         (dq, dbias), (dk, dv) = jax.lax.scan(each_keys, nothing, keys)
         dq_BTHK = _join(dq * K**-0.5).reshape(B, -1, H, K)[:, :T]
         return dq_BTHK, _join(dk)[:, :S], _join(dv)[:, :S], dbias
@@ -157,6 +157,10 @@ def _allowed(qs: _Queries, ks: _Keys, mask: Mask) -> Array:
     return Mask(
         qs.segments, ks.segments, qs.positions, ks.positions, mask.causal, mask.window
     ).dense()
+
+
+def _zeros(*shape: int) -> Array:
+    return jnp.zeros(shape, jnp.float32)
 
 
 def _product(spec: str, a: Array, b: Array) -> Array:

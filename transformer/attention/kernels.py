@@ -126,8 +126,9 @@ def _forward(
     k: Array,
     v: Array,
 ) -> tuple[Array, tuple]:
-    # The derivative of a loop over layers would compute ahead, for all pairs of blocks at once, what
-    # depends on the mask alone, and keep it: memory quadratic in the length. Tied to q, it waits.
+    # The derivative of a loop over layers would compute ahead, for all pairs of blocks at once,
+    # what depends on the mask alone, and keep it: memory quadratic in the length. Tied to q, it
+    # waits.
     learned, fixed, q, k, v = jax.lax.optimization_barrier((learned, fixed, q, k, v))
     mask, bias, dropout = structure.whole(learned, fixed)
     o, lse = kernel.forward(q, k, v, mask, bias, dropout)
