@@ -13,6 +13,8 @@ import pytest
 
 from tests.processes import ROOT, TINY, error_line, run
 from transformer.__main__ import main
+from transformer.attention.verdict import CASES
+from transformer.attention.verify import USES
 
 pytestmark = pytest.mark.optax
 QUICK = (
@@ -167,6 +169,7 @@ def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
         (["--config.optimizer.name=adamm"], "did you mean adam"),
         (["--config.model.family=rnnn"], "model.family is 'rnnn'"),
         (["--config.nope=1"], "unknown key 'nope'"),
+        (["--config.model.attention.backend=flash"], "model.attention.backend: no 'flash'"),
         (["--config.name=../elsewhere"], "leave out slashes"),
         (["--config.mesh.data=1", "--config.mesh.tensor=8"], "size 2, which the mesh axes"),
     ],
@@ -279,3 +282,19 @@ def test_experiments_load_from_any_folder(cache: Path, tmp_path: Path) -> None:
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )
         assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.slow
+def test_verify_holds_backends_to_the_reference(cache: Path) -> None:
+    arguments = ("verify", TINY, "--backends=chunked,cudnn", "--length=5", "--json")
+    code, output, errors = run(*arguments, cache=cache)
+    assert code == 0, errors
+    cells = json.loads(output)
+    assert {(cell["use"], cell["case"]) for cell in cells if cell["backend"] == "chunked"} == {
+        (use, case) for use in USES for case in CASES
+    }
+    for cell in cells:
+        if cell["backend"] == "cudnn":
+            assert cell["refused"] == "cuDNN runs on NVIDIA GPUs"
+        else:
+            assert cell["forward"]["highest"] <= 1e-5 and cell["leaks"] == 0

@@ -124,8 +124,8 @@ def test_auto_takes_the_best_that_can_serve(expected: str, case: Call) -> None:
 @pytest.mark.parametrize(
     ("name", "case", "why"),
     [
-        ("flash", call("cpu"), "'flash' does not exist: auto, ring, ulysses, splash"),
-        ("ring:ring", call("cpu"), "'ring:ring' does not exist"),
+        ("flash", call("cpu"), "no 'flash'; there are auto, ring, ulysses, splash"),
+        ("ring:ring", call("cpu"), "no 'ring:ring'"),
         ("ring:xla", call("cpu"), "runs on block kernels, chunked or splash, which xla is not"),
         ("cudnn", call("cpu"), "cuDNN runs on NVIDIA GPUs"),
         ("cudnn", call("gpu", d_v=128), "one head size, got d_k = 64 and d_v = 128"),

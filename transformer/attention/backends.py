@@ -107,7 +107,7 @@ def named(name: str) -> Backend:
         return ACROSS[outer](inner)
     if name not in rows:
         raise UserError(
-            f"attention backend {name!r} does not exist: auto, {', '.join(rows)}; ring and "
+            f"model.attention.backend: no {name!r}; there are auto, {', '.join(rows)}; ring and "
             "ulysses also with what each device runs, as in ring:chunked"
         )
     return rows[name]
