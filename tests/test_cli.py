@@ -169,7 +169,10 @@ def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
         (["--config.optimizer.name=adamm"], "did you mean adam"),
         (["--config.model.family=rnnn"], "model.family is 'rnnn'"),
         (["--config.nope=1"], "unknown key 'nope'"),
-        (["--config.model.attention.backend=flash"], "model.attention.backend: no 'flash'"),
+        (
+            ["--config.model.attention.backend=flash"],
+            "no attention backend 'flash'",
+        ),
         (["--config.name=../elsewhere"], "leave out slashes"),
         (["--config.mesh.data=1", "--config.mesh.tensor=8"], "size 2, which the mesh axes"),
     ],

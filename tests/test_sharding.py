@@ -107,13 +107,16 @@ def test_a_step_does_not_depend_on_the_mesh(axes: dict, capfd: pytest.CaptureFix
         assert share * expected == whole, f"{name}: a device holds {share} of {whole} bytes"
 
 
+MIXED = {"fsdp": 2, "tensor": 2, "sequence": 2}
+
+
 @pytest.mark.parametrize(
     ("backend", "axes", "packed"),
     [
         ("ring", {"sequence": 8}, True),
-        ("ring", {"fsdp": 2, "tensor": 2, "sequence": 2}, False),
+        ("ring", MIXED, False),
         ("ulysses", {"data": 2, "sequence": 4}, True),
-        ("ulysses", {"fsdp": 2, "tensor": 2, "sequence": 2}, False),
+        pytest.param("ulysses", MIXED, False, marks=pytest.mark.slow),
         pytest.param("ring:splash", {"tensor": 2, "sequence": 4}, True, marks=pytest.mark.slow),
         pytest.param("chunked", {"fsdp": 2, "sequence": 4}, True, marks=pytest.mark.slow),
         pytest.param("xla", {"data": 2, "sequence": 4}, True, marks=pytest.mark.slow),

@@ -162,6 +162,10 @@ def verify(options: argparse.Namespace) -> Exit:
     from transformer.models.layers import attention_split
     from transformer.sharding import Layout
 
+    chosen = config.model.attention.backend
+    if why := attention.unknown_backend(chosen):
+        raise UserError(why)
+    backends = options.backends or list(dict.fromkeys([*VERIFIED, chosen]))
     layout = Layout(dataclasses.asdict(config.mesh), config.sharding.rules)
     sizes = attention.Sizes(
         length=options.length or config.data.max_length,
@@ -171,7 +175,7 @@ def verify(options: argparse.Namespace) -> Exit:
         split=attention_split(layout),
     )
     cells = []
-    for cell in attention.verify(options.backends, sizes):
+    for cell in attention.verify(backends, sizes):
         cells.append(cell)
         said = cell.fault or (f"refuses: {cell.refused}" if cell.refused else "ok")
         print(f"{cell.backend}, {cell.use}, {cell.case}: {said}", file=sys.stderr, flush=True)
@@ -261,13 +265,11 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
 
     chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best")}
     decoding = {name: value for name, value in chosen.items() if value is not None}
-    mesh = {
-        "data": -1,
-        "fsdp": 1,
-        "tensor": 1,
-        "sequence": 1,
-    }  # these devices, not those it was trained on
-    experiment = Experiment.open(options.workdir, decoding=decoding, mesh=mesh)
+    here = {  # these devices and what serves on them, not those it was trained on
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
+        "model": {"attention": {"backend": "auto"}},
+    }
+    experiment = Experiment.open(options.workdir, decoding=decoding, **here)
     return experiment, *trained_parameters(experiment, options.checkpoint)
 
 
@@ -354,8 +356,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--backends",
         type=lambda names: names.split(","),
-        default=VERIFIED,
-        help=f"separated by commas (default: {','.join(VERIFIED)})",
+        help=f"separated by commas (default: {','.join(VERIFIED)}, and the configuration's)",
     )
     sub.add_argument("--table", action="store_true", help="print every error, in Markdown")
     sub.add_argument("--json", action="store_true", help="print JSON")

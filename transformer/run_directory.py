@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "name",
     "distributed",
     "mesh",
+    "model.attention",  # how it is computed, not what
     "decoding",
     "checkpoints",
     "early_stopping.patience",

@@ -124,8 +124,12 @@ def test_auto_takes_the_best_that_can_serve(expected: str, case: Call) -> None:
 @pytest.mark.parametrize(
     ("name", "case", "why"),
     [
-        ("flash", call("cpu"), "no 'flash'; there are auto, ring, ulysses, splash"),
-        ("ring:ring", call("cpu"), "no 'ring:ring'"),
+        (
+            "flash",
+            call("cpu"),
+            "backend 'flash'; there are auto, ring, ulysses, splash",
+        ),
+        ("ring:ring", call("cpu"), "no attention backend 'ring:ring'"),
         ("ring:xla", call("cpu"), "runs on block kernels, chunked or splash, which xla is not"),
         ("cudnn", call("cpu"), "cuDNN runs on NVIDIA GPUs"),
         ("cudnn", call("gpu", d_v=128), "one head size, got d_k = 64 and d_v = 128"),
@@ -166,3 +170,24 @@ def test_a_ring_gives_each_device_a_piece_from_both_ends() -> None:
         {d, 7 - d} for d in range(4)
     ]
     np.testing.assert_array_equal(jax.shard_map(back, **options)(moved), pieces)
+
+
+def test_heads_that_cannot_be_grouped_are_refused() -> None:
+    x = jnp.ones((1, 3, 5, 2))
+    with pytest.raises(UserError, match="5 query heads cannot share 2 key/value heads"):
+        attend(x, x[:, :, :2], x[:, :, :2], mask=full(3, 3))
+
+
+def test_a_number_in_a_bias_may_be_pythons() -> None:
+    x = jax.random.normal(jax.random.key(0), (1, T, 2, K))
+    bias = jax.tree_util.Partial(lambda slope, q, k: slope * jnp.ones((1, 1, T, T)), 0.3)
+    for backend in ("chunked", "reference"):
+        out = attend(x, x, x, mask=full(T, T), bias=bias, backend=backend)
+        assert bool(jnp.isfinite(out).all())
+
+
+def test_memory_is_reckoned_by_what_is_split() -> None:
+    split = split_over(sequence=4)
+    assert call("cpu", 8192, split=dataclasses.replace(split, length=())).scores_bytes == (
+        4 * call("cpu", 8192, split=split).scores_bytes
+    )

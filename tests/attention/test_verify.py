@@ -6,6 +6,7 @@ every pair of two of backend, use, mask and precision at least once, forward and
 """
 
 import dataclasses
+import importlib
 import itertools
 
 import jax
@@ -16,7 +17,9 @@ import pytest
 from transformer.attention import Sizes, Split, backends, verdict, verify
 from transformer.attention.backends import Call, named
 from transformer.attention.verify import LIMITS, PROGRAMS, USES, Cell
+from transformer.errors import UserError
 
+verify_module = importlib.import_module("transformer.attention.verify")
 NAMES = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
 Cells = tuple[str, str, str, str]  # backend, use, program, precision
 
@@ -80,6 +83,7 @@ def test_on_a_gpu(backend: str) -> None:
             assert cell.refused is None
         elif cell.case not in ("bias", "d_k ≠ d_v"):
             assert cell.forward.keys() == {"bfloat16"}, "cuDNN takes 16-bit numbers"
+            assert cell.leaks_tried
 
 
 GOOD = {"highest": 2e-7, "default": 3e-3, "bfloat16": 4e-3}
@@ -120,6 +124,56 @@ def test_a_wrong_backend_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert faulty == {"padding", "segments", "empty row"}
     leaky = {cell.case for cell in cells if cell.leaks}
     assert leaky == faulty
+
+
+def test_a_backend_of_16_bits_alone_is_held_to_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses float32, as cuDNN does; what it computes in bfloat16 is judged, leaks too."""
+    xla = named("xla")
+
+    def only_16_bits(call: Call) -> str | None:
+        return "16-bit numbers only" if call.q.dtype == jnp.float32 else None
+
+    def leaky(call: Call):
+        return xla.compute(call) + 1e-4 * jnp.sum(call.v, 1, keepdims=True)
+
+    rows = [
+        dataclasses.replace(xla, name="half", unsupported=only_16_bits),
+        dataclasses.replace(xla, name="leaky", unsupported=only_16_bits, compute=leaky),
+    ]
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, *rows))
+    cells = list(verify(["half", "leaky"], Sizes(9, 2, 8, 8), uses=["cross"], programs=["plain"]))
+    assert all(cell.forward.keys() == {"bfloat16"} and cell.leaks_tried for cell in cells)
+    assert {cell.backend for cell in cells if cell.fault} == {"leaky"}
+    assert not any(cell.refused for cell in cells)
+
+
+def test_gradients_that_are_nothing_are_no_fault() -> None:
+    """A window of one key: its weight is 1, and no score's gradient is more than rounding."""
+    problem = (jnp.full((1, 1, 1, 1), 3e-8), jnp.ones((1, 1, 1, 1)))
+    expected = (jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)))
+    assert verify_module._error(problem, expected, slice(None)) < 1e-5
+    assert verify_module._error(expected[::-1], expected, slice(None)) == 1.0
+
+
+def test_arrays_are_split_as_a_models_are() -> None:
+    """Rows, heads, and positions where they divide: also for who leaves it to the partitioner."""
+    split = sizes().split
+    placed = jax.jit(lambda x: verify_module._placed(x, split))(jnp.ones((8, 12, 4, 8)))
+    assert placed.sharding.shard_shape(placed.shape) == (4, 6, 2, 8)
+    whole = jax.jit(lambda x: verify_module._placed(x, split))(jnp.ones((8, 13, 3, 8)))
+    assert whole.sharding.shard_shape(whole.shape) == (4, 13, 3, 8)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(5, 1), (6, 3), (8, 4), (1, 1)])
+def test_grouped_heads_divide(heads: int, groups: int) -> None:
+    assert verify_module._groups(Sizes(9, heads, 8, 8)) == groups
+
+
+def test_too_few_positions_are_refused() -> None:
+    with pytest.raises(UserError, match="--length is 2: segments and padding need at least 3"):
+        Sizes(2, 2, 8, 8)
+    with pytest.raises(UserError, match="no attention backend 'x'"):
+        list(verify(["xla", "x"], Sizes(9, 2, 8, 8)))
 
 
 def test_the_verdict_is_read_at_a_glance() -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from transformer.attention.backends import Call, select
 from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
+from transformer.errors import UserError
 
 # Scores to add, from positions: (q_positions_BT, k_positions_BS) -> [B or 1, H or 1, T, S]. What is
 # learned in it must be leaves of a pytree (a `flax.struct.dataclass` with `__call__`).
@@ -31,7 +33,7 @@ def attend(
     Args:
         q, k, v: queries, keys and values; G key/value heads serve H query heads in equal groups.
         mask: which keys each query may see; a query that may see none gets zeros.
-        bias: a function of positions whose result is added to the scaled scores.
+        bias: a function of positions whose result, finite, is added to the scaled scores.
         dropout: a rate and a key, applied to the weights.
         backend: a name of the table, or "auto" for the first that can serve. `ring` and `ulysses`
             also take what each device runs, behind a colon: "ring:chunked".
@@ -41,10 +43,15 @@ def attend(
         The values' weighted mean for each query, in q's dtype.
 
     Raises:
-        UserError: no such backend, or the one asked for cannot serve this call, and why.
+        UserError: no such backend, the one asked for cannot serve this call, and why, or G does
+            not divide H.
     """
+    H, G = q.shape[2], k.shape[2]
+    if H % G:
+        raise UserError(f"{H} query heads cannot share {G} key/value heads in equal groups")
     if bias is not None and jax.tree_util.all_leaves([bias]):
         bias = jax.tree_util.Partial(bias)  # a plain function: nothing in it is learned
+    bias = jax.tree.map(jnp.asarray, bias)
     platform = split.platform if split else jax.default_backend()
     call = Call(q, k, v, mask, bias, dropout, split, platform)
     return select(backend, call).compute(call)

@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 SCORES_LIMIT = 2**30  # bytes of scores that "auto" lets `xla` hold on a device
 
 
+class Unserved(UserError):
+    """A backend that was asked for cannot serve a call; `why` is its reason."""
+
+    def __init__(self, name: str, why: str):
+        super().__init__(f"attention backend {name!r} cannot serve this call: {why}")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Call:
     """The arguments of `attend`, as a backend is shown them."""
@@ -49,7 +57,10 @@ class Call:
     def scores_bytes(self) -> int:
         """What a device would hold if it made all of its scores at once, in float32."""
         B, T, H, _ = self.q.shape
-        return 4 * B * H * T * self.k.shape[1] // (self.split.devices.size if self.split else 1)
+        whole = 4 * B * H * T * self.k.shape[1]
+        if self.split is None:
+            return whole
+        return whole // self.split.count((*self.split.batch, *self.split.length, *self.split.heads))
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,13 @@ def select(name: str, call: Call) -> Backend:
     """The row that serves a call. Only "auto" falls through, and it logs why.
 
     Raises:
-        UserError: no such backend, or the one asked for cannot serve the call, and why.
+        UserError: no such backend; `Unserved`: the one asked for cannot serve the call.
     """
     if name != "auto":
         row = named(name)
         why = row.unsupported(call)
         if why is not None:
-            raise UserError(f"attention backend {name!r} cannot serve this call: {why}")
+            raise Unserved(name, why)
         return row
     passed_over = []
     for row in BACKENDS:
@@ -107,8 +118,8 @@ def named(name: str) -> Backend:
         return ACROSS[outer](inner)
     if name not in rows:
         raise UserError(
-            f"model.attention.backend: no {name!r}; there are auto, {', '.join(rows)}; ring and "
-            "ulysses also with what each device runs, as in ring:chunked"
+            f"no attention backend {name!r}; there are auto, {', '.join(rows)}; ring and ulysses "
+            "also with what each device runs, as in ring:chunked"
         )
     return rows[name]
 
@@ -119,7 +130,7 @@ def unknown_backend(name: str) -> str | None:
         if name != "auto":
             named(name)
     except UserError as error:
-        return str(error)
+        return f"model.attention.backend: {error}"
     return None
 
 

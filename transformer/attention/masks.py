@@ -44,7 +44,11 @@ class Mask:
         causal: bool = False,
         window: int | None = None,
     ) -> Self:
-        """Self-attention: a sequence looks at itself."""
+        """Self-attention: a sequence looks at itself.
+
+        Each segment is one stretch of the row, in which positions rise by 1; `splash` relies on it
+        where attention is causal or has a window. Segments are not negative.
+        """
         index = jnp.arange(segments.shape[1], dtype=jnp.int32)
         return cls(segments, segments, positions, positions, causal, window, index, index)
 

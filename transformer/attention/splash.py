@@ -19,6 +19,7 @@ from transformer.attention.masks import Mask, near
 
 LANES = 128  # lengths of blocks are multiples of this; head sizes need not be
 _MASKED = library.DEFAULT_MASK_VALUE
+_NOBODY = jnp.iinfo(jnp.int32).min  # a segment that no key is of
 
 
 def unsupported(mask: Mask, bias: Any, dropout: Any) -> str | None:
@@ -114,9 +115,9 @@ class _Part:
         self.q = self.heads_first(q * q.shape[-1] ** -0.5, self.bq)
         self.k, self.v = (self.heads_first(x, self.bk) for x in (k, v))
         # Padding's segment 0 would see itself: queries get one that no key has.
-        q_segments = jnp.where(mask.q_segments == 0, -1, mask.q_segments)
+        q_segments = jnp.where(mask.q_segments == 0, _NOBODY, mask.q_segments)
         self.segments = library.SegmentIds(
-            _pad(q_segments, self.bq, -1), _pad(mask.k_segments, self.bk, 0)
+            _pad(q_segments, self.bq, _NOBODY), _pad(mask.k_segments, self.bk, 0)
         )
         self.options = {
             "mask_value": _MASKED,

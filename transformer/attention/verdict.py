@@ -20,10 +20,12 @@ def summary(cells: Sequence[Cell]) -> str:
                 cell = found.get((backend, use, case))
                 if cell is None:
                     marks.append("")
+                elif cell.fault:
+                    marks.append("FAULT")
                 elif cell.refused:
                     marks.append(f"no ({reasons.setdefault(cell.refused, len(reasons) + 1)})")
                 else:
-                    marks.append("FAULT" if cell.fault else "ok")
+                    marks.append("ok")
             if any(marks):
                 rows.append([backend, use, *marks])
     faults = [f"{c.backend}, {c.use}, {c.case}: {c.fault}" for c in cells if c.fault]

@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from transformer.attention.api import attend
-from transformer.attention.backends import named
+from transformer.attention.backends import Unserved, named
 from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
 from transformer.batch import AnyArray
@@ -40,6 +41,12 @@ class Sizes:
     d_k: int
     d_v: int
     split: Split | None = None
+
+    def __post_init__(self) -> None:
+        if self.length < 3:
+            raise UserError(
+                f"--length is {self.length}: segments and padding need at least 3 positions"
+            )
 
     @property
     def key_length(self) -> int:
@@ -75,7 +82,9 @@ class Cell:
                 limit = LIMITS[precision]
                 if limit is not None and not error <= limit:  # a NaN is a fault
                     return f"{name} differ by {error:.0e} ({precision})"
-        return f"{self.leaks} gradients leak" if self.leaks else None
+        if self.leaks:
+            return f"{self.leaks} gradients leak"
+        return None if self.forward or self.refused else "nothing was computed"
 
 
 def verify(
@@ -88,16 +97,17 @@ def verify(
 ) -> Iterator[Cell]:
     """Runs each backend in each use and mask; a cell is given as soon as it is known.
 
-    Leaks are looked for under the first precision.
+    Leaks are looked for under the first precision that it serves.
 
     Raises:
         UserError: there is no such backend.
     """
-    precisions = tuple(precisions)
-    for use, program in itertools.product(uses, programs):
-        for backend in backends:
+    backends, precisions = tuple(backends), tuple(precisions)
+    for backend in backends:
+        if backend != "auto":
             named(backend)
-            yield from _cells(backend, use, program, sizes, precisions)
+    for use, program, backend in itertools.product(uses, programs, backends):
+        yield from _cells(backend, use, program, sizes, precisions)
 
 
 def _cells(
@@ -105,17 +115,17 @@ def _cells(
 ) -> Iterator[Cell]:
     names = ROWS if program == "plain" else (program,)
     cells = {name: Cell(backend, use, name) for name in names}
+    refused, watched = None, _watched(sizes.length)
     for precision in precisions:
         problem = _problem(use, program, sizes, precision == "bfloat16")
         run = _compiled(backend, sizes.split)
         with jax.default_matmul_precision("highest" if precision == "highest" else "default"):
             try:
                 actual = run(problem)
-            except UserError as error:
-                why = str(error).partition("cannot serve this call: ")[2]
-                cells = {name: replace(cell, refused=why) for name, cell in cells.items()}
+            except Unserved as error:
+                refused = error.why
                 continue
-            queries = _watched(sizes.length) if precision == precisions[0] else []
+            queries, watched = watched, []
             leaks_B = _leaks(problem, run, queries)
         expected = _reference(use, program, sizes, precision == "bfloat16")
         for name, cell in cells.items():
@@ -127,7 +137,8 @@ def _cells(
                 leaks=cell.leaks + int(leaks_B[rows].sum()),
                 leaks_tried=cell.leaks_tried + len(queries),
             )
-    yield from cells.values()
+    for cell in cells.values():
+        yield cell if cell.forward else replace(cell, refused=refused)
 
 
 @struct.dataclass
@@ -156,7 +167,7 @@ class _Relative:
 def _problem(use: str, program: str, sizes: Sizes, low: bool) -> _Problem:
     B, T, H, K = sizes.rows, sizes.length, sizes.heads, sizes.d_k
     S = sizes.key_length if use == "cross" else T
-    G = max(H // 2, 1) if program == "grouped heads" else H
+    G = _groups(sizes) if program == "grouped heads" else H
     U = K + 8 if program == "d_k ≠ d_v" else sizes.d_v
     keys = jax.random.split(jax.random.key(0), 5)
     dtype = jnp.bfloat16 if low else jnp.float32
@@ -172,6 +183,14 @@ def _problem(use: str, program: str, sizes: Sizes, low: bool) -> _Problem:
     mask = _mask(use, program, B, T, S)
     arrays = (normal(0, B, T, H, K), normal(1, B, S, G, K), normal(2, B, S, G, U))
     return _Problem(*arrays, bias, normal(3, B, T, H, U), mask)
+
+
+def _groups(sizes: Sizes) -> int:
+    """The most key/value heads fewer than the heads that divide them, and over the devices."""
+    split = sizes.split
+    devices = split.count(split.heads) if split else 1
+    proper = [G for G in range(1, sizes.heads) if sizes.heads % G == 0]
+    return max((G for G in proper if G % devices == 0), default=max(proper, default=1))
 
 
 def _mask(use: str, program: str, B: int, T: int, S: int) -> Mask:
@@ -205,6 +224,8 @@ def _compiled(backend: str, split: Split | None) -> Any:
     """One program a backend; each shape and mask is compiled when it first comes."""
 
     def run(p: _Problem) -> Results:
+        p = jax.tree.map(lambda x: _placed(x, split), p)
+
         def forward(q: Array, k: Array, v: Array, bias: Any) -> Array:
             return attend(q, k, v, mask=p.mask, bias=bias, backend=backend, split=split)
 
@@ -212,6 +233,17 @@ def _compiled(backend: str, split: Split | None) -> Any:
         return out, *pull(p.cotangent)
 
     return jax.jit(run)
+
+
+def _placed(x: Array, split: Split | None) -> Array:
+    """Split as a model's activations are; an axis that does not divide stays whole."""
+    if split is None or x.ndim != 4:
+        return x
+    axes = (split.batch, split.length, split.heads, ())
+    divides = [size % split.count(a) == 0 for size, a in zip(x.shape, axes, strict=True)]
+    spec = [a or None if fits else None for a, fits in zip(axes, divides, strict=True)]
+    sharding = NamedSharding(split.devices, PartitionSpec(*spec))
+    return jax.lax.with_sharding_constraint(x, sharding)
 
 
 @functools.lru_cache(maxsize=4)
@@ -254,11 +286,17 @@ def _leaks(problem: _Problem, run: Any, queries: list[int]) -> Int[np.ndarray, "
 
 
 def _error(actual: Results, expected: Results, rows: slice) -> float:
-    """The largest difference in some rows, relative to each array's largest number; or NaN."""
-    worst = 0.0
-    for got, want in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    """The largest difference in some rows, relative to each array's largest number; or NaN.
+
+    An array that is nothing beside the others (a softmax over one key has no gradient) is held to
+    the largest number of them all.
+    """
+    worst, wanted = 0.0, jax.tree.leaves(expected)
+    largest = max(float(np.abs(want).max()) for want in wanted)
+    for got, want in zip(jax.tree.leaves(actual), wanted, strict=True):
         got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
-        scale = max(float(np.abs(want).max()), 1e-30)
+        scale = float(np.abs(want).max())
+        scale = scale if scale > 1e-2 * largest else largest
         if got.ndim == 4:  # by row; a bias's gradient is of all rows
             got, want = got[rows], want[rows]
         error = float(np.abs(got - want).max()) / scale
