@@ -167,6 +167,7 @@ def test_arrays_are_split_as_a_models_are() -> None:
 @pytest.mark.parametrize(("heads", "groups"), [(5, 1), (6, 3), (8, 4), (1, 1)])
 def test_grouped_heads_divide(heads: int, groups: int) -> None:
     assert verify_module._groups(Sizes(9, heads, 8, 8)) == groups
+    assert verify_module._groups(sizes(heads=6)) == 2, "over two devices"
 
 
 def test_too_few_positions_are_refused() -> None:
