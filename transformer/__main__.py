@@ -26,6 +26,11 @@ A configuration is a Python file, and changes to it by key:
   --config=experiments/casa_roja.py:smoke    a variant of it, several separated by commas
   --config.model.d_model=256                 one key; experiments/base.py has them all
 """
+EXIT_HELP = """
+exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
+anything else is an error.
+"""
+# What `verify` looks at by itself.
 VERIFIED = [
     "reference",
     "xla",
@@ -36,10 +41,6 @@ VERIFIED = [
     "ring:splash",
     "ulysses",
 ]
-EXIT_HELP = """
-exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
-anything else is an error.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

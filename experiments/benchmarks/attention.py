@@ -34,10 +34,11 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.common import new_figure, record, write_figure
+from experiments.benchmarks.common import new_figure, record
 from transformer.attention import BACKENDS, Mask
 from transformer.attention.backends import ACROSS, Backend, Call, named
 from transformer.errors import UserError
+from transformer.inspection.figures import write_figure
 from transformer.run_directory import write_json
 
 PASSES = ("forward", "forward + backward")

@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.benchmarks.common import new_figure, record, write_figure
+from experiments.benchmarks.common import new_figure, record
 from transformer import testing
 from transformer.attention import Mask, attend
 from transformer.config import AttentionConfig, ModelConfig
+from transformer.inspection.figures import write_figure
 from transformer.models import build_model
 from transformer.run_directory import write_json
 from transformer.training.step import StateFactory, make_train_step

@@ -1,9 +1,7 @@
 """What the benchmarks share: what a result says of its making, and pictures."""
 
-import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformer import runtime
@@ -42,13 +40,3 @@ def new_figure(panels: int) -> "Figure":
         axes.grid(color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def write_figure(path: Path, figure: "Figure") -> None:
-    """A PNG, on disk whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        figure.savefig(file, format="png", metadata={"Software": None})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array
 
-from transformer.attention.kernels import Leaves, bias_and_pull, float_leaves
+from transformer.attention.kernels import Leaves, bias_and_pull, float_leaves, join
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
 
@@ -108,8 +108,8 @@ class Chunked:
 
         nothing = _zeros(*queries.q.shape), [_zeros(*leaf.shape) for leaf in float_leaves(bias)]
         (dq, dbias), (dk, dv) = jax.lax.scan(each_keys, nothing, keys)
-        dq_BTHK = _join(dq * K**-0.5).reshape(B, -1, H, K)[:, :T]
-        return dq_BTHK, _join(dk)[:, :S], _join(dv)[:, :S], dbias
+        dq_BTHK = join(dq * K**-0.5).reshape(B, -1, H, K)[:, :T]
+        return dq_BTHK, join(dk)[:, :S], join(dv)[:, :S], dbias
 
     def _queries(self, q: Array, G: int, mask: Mask, *backward: Array) -> _Queries:
         B, T, H, K = q.shape
@@ -145,12 +145,6 @@ def _cut(x: Array, size: int) -> Array:
     if padding:
         x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
-
-
-def _join(x: Array) -> Array:
-    """[C, B, size, ...] → [B, C · size, ...]."""
-    x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
 def _allowed(qs: _Queries, ks: _Keys, mask: Mask) -> Array:

@@ -69,6 +69,12 @@ def merge(
     return weigh(o, a) + weigh(more_o, b), highest + jnp.log(total)
 
 
+def join(x: Array) -> Array:
+    """Blocks that a loop has stacked, put together: [C, B, size, ...] → [B, C · size, ...]."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
 def attend_in_blocks(
     kernel: Kernel,
     q: Float[Array, "B T H K"],

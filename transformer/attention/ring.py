@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from transformer.attention.kernels import Kernel, Leaves, attend_in_blocks, float_leaves, merge
+from transformer.attention.kernels import (
+    Kernel,
+    Leaves,
+    attend_in_blocks,
+    float_leaves,
+    join,
+    merge,
+)
 from transformer.attention.masks import Mask
 
 Axes = tuple[str, ...]
@@ -30,10 +37,9 @@ def attend(
     kernel: Kernel, axes: Axes, q: Array, k: Array, v: Array, mask: Mask, bias: Any, dropout: Any
 ) -> Array:
     """What each device runs under `shard_map`: its own [B, T, H, K], [B, S, G, K], [B, S, G, U]."""
-    count = jax.lax.axis_size(axes)
-    if count == 1 or not balanced(mask):
+    if not balanced(mask):
         return attend_in_blocks(Ring(kernel, axes, 1), q, k, v, mask, bias, dropout)
-    there, back = _mirrored(axes, count)
+    there, back = _mirrored(axes, jax.lax.axis_size(axes))
     q, k, v, mask = jax.tree.map(there, (q, k, v, mask))
     return back(attend_in_blocks(Ring(kernel, axes, 2), q, k, v, mask, bias, dropout))
 
@@ -114,7 +120,7 @@ class Ring:
             hop, (self._pass_on(own), dkeys, sums), length=jax.lax.axis_size(self.axes) - 1
         )
         # The gradients stand one device short of where their keys came from.
-        dk, dv = jax.tree.map(self._joined, self._pass_on(dkeys))
+        dk, dv = jax.tree.map(join, self._pass_on(dkeys))
         return sums[0], dk, dv, sums[1]
 
     def _keys(self, k: Array, v: Array, mask: Mask) -> Any:
@@ -126,10 +132,6 @@ class Ring:
             return jnp.moveaxis(x.reshape(x.shape[0], self.pieces, -1, *x.shape[2:]), 1, 0)
 
         return jax.tree.map(stacked, (k, v, mask.k_segments, mask.k_positions, mask.k_index))
-
-    def _joined(self, x: Array) -> Array:
-        x = jnp.moveaxis(x, 0, 1)
-        return x.reshape(x.shape[0], -1, *x.shape[3:])
 
     def _masked(self, mask: Mask, keys: Any) -> Mask:
         _, _, segments, positions, index = keys

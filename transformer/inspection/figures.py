@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHADES = " ░▒▓█"  # of a weight from 0 to 1, a quarter each; blank below half a percent
 LABEL_WIDTH = 14  # terminal cells of a label, at most
@@ -111,6 +112,11 @@ def attention_png(
     bar.set_label("attention weight", fontsize=9, color="#555555")
     figure.suptitle(title, fontsize=12, parse_math=False)
 
+    write_figure(path, figure)
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """A PNG, on disk whole or not at all."""
     temporary = path.with_name(path.name + ".new")
     with temporary.open("wb") as file:
         figure.savefig(file, format="png", metadata={"Software": None})
