@@ -47,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
     model.attention.backend = "auto"
 
     data = config.data = ConfigDict()
-    data.source = "tfds"  # which corpus: tfds | text | casa_roja (each configured below)
+    data.source = "tfds"  # which corpus: tfds | text | casa_roja | mixture (each configured below)
     data.tfds = ConfigDict()
     data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
     data.tfds.source_language = "en"
@@ -67,9 +67,21 @@ def get_config(variant: str = "") -> ConfigDict:
     data.casa_roja.train_size = 300_000  # sentence pairs
     data.casa_roja.dev_size = 500
     data.casa_roja.test_size = 2_000
-    data.on_bad_line = (
-        "refuse"  # refuse | skip: not UTF-8, or an empty side (skipped ones are counted)
-    )
+    # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and
+    # half of them a third time, drawn anew in every epoch); dev and test are those of the first
+    # part, by name, that has them. Each part is its source's section as above, all of its keys:
+    #   config.data.mixture = ConfigDict({
+    #       "news": {"source": "tfds", "rate": 1.0, "tfds": config.data.tfds.to_dict()},
+    #       "talks": {"source": "text", "rate": 2.5, "text": {"train_source": "a.en", ...}}})
+    data.mixture = ConfigDict()
+    # Training pairs left out, or kept (False); all are counted and listed in data_report.json.
+    data.leave_out = ConfigDict()
+    data.leave_out.not_utf8 = True  # bytes that are not UTF-8; kept ones are read as U+FFFD
+    data.leave_out.control_characters = False  # kept: the tokenizer drops them
+    data.leave_out.empty = True  # a side without text
+    data.leave_out.duplicates = False  # second and later occurrences of a pair
+    data.leave_out.held_out = True  # pairs that stand in the dev or test set
+    data.max_ratio = 0.0  # tokens of the longer side over the shorter's, at most; 0 = any
     data.tokenizer = ConfigDict()  # SentencePiece, one vocabulary for both languages
     data.tokenizer.kind = "bpe"  # bpe | unigram
     data.tokenizer.vocab_size = 37_000  # V: pieces, special and byte pieces included
@@ -80,6 +92,9 @@ def get_config(variant: str = "") -> ConfigDict:
     data.tokenizer.train_sentences = (
         2_000_000  # at most, of each side, evenly from the training split
     )
+    # Pieces drawn anew in each epoch of training: BPE-dropout's probability, or unigram's alpha;
+    # 0 = none. Costs a pass of tokenising in Python an epoch, and shapes that may differ by epoch.
+    data.tokenizer.sampling = 0.0
     data.batching = "buckets"  # buckets: pad to few lengths | packed: several sentences a row
     data.tokens_per_batch = 25_000  # rows x length of each side, padding included, at most
     data.max_length = 256  # tokens of one side, </s> included; longer training pairs are left out
@@ -122,6 +137,15 @@ def get_config(variant: str = "") -> ConfigDict:
     stopping = config.early_stopping = ConfigDict()
     stopping.metric = "loss"  # of the development set: loss (lower is better) | bleu (higher)
     stopping.patience = 0  # evaluations without a better one before stopping; 0 = never stop early
+
+    divergence = config.divergence = ConfigDict()  # a loss or gradient that is not finite, a spike
+    # stop: with an error | skip: leave that update out | go_back: to the last checkpoint, and pass
+    # over the batches that did it; each is noted in metrics.jsonl with its examples
+    divergence.action = "stop"
+    divergence.spike = 0.0  # a loss this many times its running mean is a spike; 0 = none is
+    divergence.window = 100  # steps that the running mean looks back, and the first to be judged
+    divergence.pass_over = 1  # go_back: batches passed over, up to the one that showed it
+    divergence.at_most = 10  # skip: so many in a row, go_back: so many in all; one more stops
 
     decoding = config.decoding = ConfigDict()
     decoding.beam = 4  # W; 1 = greedy

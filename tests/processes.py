@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ TINY = f"--config={ROOT}/tests/tiny.py"
 
 
 def start(
-    *arguments: str, cache: Path, devices: int = 1, optimize: bool = False, **options: Any
+    *arguments: str,
+    cache: Path,
+    devices: int = 1,
+    optimize: bool = False,
+    program: Sequence[str] = (sys.executable, "-m", "transformer"),
+    **options: Any,
 ) -> subprocess.Popen:
     """`python -m transformer ...` from a folder that is not the repository's.
 
@@ -28,7 +34,7 @@ def start(
         "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(not optimize)),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "transformer", *map(str, arguments)]
+    command = [*program, *map(str, arguments)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=cache, text=True, **{**pipes, **options})
 

@@ -134,13 +134,12 @@ def test_attention_draws_a_matrix_and_a_picture(trained: Path, cache: Path) -> N
     ("files", "message"),
     [
         ({"train_target": b"one\n" * 39}, "39"),
-        ({"train_target": b"one two\n" * 39 + b"caf\xe9\n"}, "train_target:40"),
-        ({"train_source": b"uno dos\n" * 39 + b"\n"}, "train_source:40"),
+        ({"train_target": b"caf\xe9\n" * 40}, "none of 40 training pairs is left (40 not UTF-8)"),
         ({"train_source": b"", "train_target": b""}, "no sentence pairs"),
     ],
-    ids=["lengths", "not UTF-8", "an empty side", "an empty file"],
+    ids=["lengths", "nothing is left", "an empty file"],
 )
-def test_bad_text_is_refused_by_file_and_line(
+def test_text_that_cannot_be_trained_on_is_refused(
     files: dict, message: str, refused: Callable, tmp_path: Path
 ) -> None:
     arguments = text_config(tmp_path, **files)
@@ -148,12 +147,22 @@ def test_bad_text_is_refused_by_file_and_line(
 
 
 def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
-    """Two text files named on the command line, a bad line skipped by choice, and counted."""
-    arguments = text_config(tmp_path, train_source=b"uno dos tres\n" * 39 + b"\xff\n")
-    arguments.append("--config.data.on_bad_line=skip")
+    """Two dirty text files named on the command line; what was left out is listed."""
+    sources = [b"uno dos %d\n" % number for number in range(40)]
+    sources[3], sources[39] = b"\xff\n", b" \n"
+    targets = [b"one two %d\n" % number for number in range(40)]
+    targets[6] = b"\x1b[0mone two\n"
+    train = {"train_source": b"".join(sources), "train_target": b"".join(targets)}
+    arguments = text_config(tmp_path, **train)
     code, _, errors = run("train", TINY, f"--workdir={tmp_path}/run", *arguments, cache=cache)
     assert code == 0, errors
-    assert "left out 1 bad pairs of 40" in errors
+    report = tmp_path / "run" / "data_report.json"
+    line = "left out 2 of 40 training pairs (1 not UTF-8, 1 with an empty side)"
+    assert f"{line}: see {report}" in errors
+    problems = json.loads(report.read_text())["train"]["problems"]
+    assert problems["not_utf8"] == {"count": 1, "left_out": True, "lines": [4]}
+    assert problems["empty"] == {"count": 1, "left_out": True, "lines": [40]}
+    assert problems["control_characters"] == {"count": 1, "left_out": False, "lines": [7]}
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from transformer import runtime
 from transformer.errors import UserError
 from transformer.runtime import Exit
 
@@ -86,8 +88,10 @@ def _leave(code: int) -> NoReturn:
 
 
 def train(options: argparse.Namespace) -> Exit:
+    # Until the loop takes it over there is nothing to save: a scheduler's signal is obeyed at once.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.PREEMPTED))
     config = load_config(options.config, options.config_arguments)
-    _prepare_jax()
+    runtime.prepare()
     from transformer import distributed
 
     distributed.initialize(**dataclasses.asdict(config.distributed))
@@ -157,7 +161,7 @@ def params(options: argparse.Namespace) -> Exit:
 
 def verify(options: argparse.Namespace) -> Exit:
     config = load_config(options.config, options.config_arguments)
-    _prepare_jax()
+    runtime.prepare()
     from transformer import attention
     from transformer.attention import verdict
     from transformer.models.layers import attention_split
@@ -240,28 +244,13 @@ def _repository_root(path: Path) -> Path:
     return folder
 
 
-def _prepare_jax() -> None:
-    import logging
-
-    from absl import logging as absl_logging
-
-    from transformer.runtime import enable_compilation_cache
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("transformer").setLevel(logging.INFO)
-    for noisy in ("absl", "orbax", "jax", "matplotlib", "tensorflow_datasets"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    enable_compilation_cache()
-
-
 def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
     """The run of `--workdir`, its parameters and which they are, on this process's devices."""
     from transformer.experiment import Experiment
     from transformer.run_directory import read_config
 
     read_config(options.workdir)  # no run there: say so before JAX is loaded
-    _prepare_jax()
+    runtime.prepare()
     from transformer.training import trained_parameters
 
     chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best")}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from transformer.errors import UserError
 
@@ -61,3 +62,12 @@ def first_then_all(name: str, work: Callable[[], None]) -> None:
     if is_first():
         work()
     barrier(name)
+
+
+def all_true(mine: bool) -> bool:
+    """Whether this holds in every process; each must ask."""
+    if jax.process_count() == 1:
+        return mine
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(mine)).all())

@@ -2,24 +2,37 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
+import operator
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from transformer import distributed, run_directory, runtime
-from transformer.config import Config, from_dict
+from transformer.config import Config, DataConfig, PartConfig, from_dict
 from transformer.data import (
     SOURCES,
     Batches,
     Corpus,
+    Mixture,
+    Portion,
+    Problem,
+    Same,
+    Sampled,
     Store,
     Tokenizer,
+    everything,
     in_order,
     open_store,
     plan_buckets,
     plan_packed,
+    selection,
     store_key,
     tokenizers,
 )
@@ -112,10 +125,9 @@ class Experiment:
     @cached_property
     def corpus(self) -> Corpus:
         data = self.config.data
-        if data.source not in SOURCES:
-            raise UserError(f"data.source is {data.source!r}; choose one of {', '.join(SOURCES)}")
-        options = dataclasses.asdict(getattr(data, data.source))
-        return SOURCES[data.source](**options, on_bad_line=data.on_bad_line)
+        if data.source == "mixture":
+            return Mixture({name: _corpus(part) for name, part in data.mixture.items()})
+        return _corpus(data)
 
     def check_corpus(self) -> None:
         """Refuses a corpus that lacks what training reads.
@@ -146,45 +158,115 @@ class Experiment:
                     "back, or take another --workdir"
                 )
             options = dataclasses.asdict(self.config.data.tokenizer)
-            tokenizers.train(self.corpus.pairs("train"), path, **options)
+            del options["sampling"]  # which is of encoding
+            pairs = selection.readable(self.corpus.pairs("train"), self._left_out)
+            tokenizers.train(pairs, path, **options)
 
     def store(self, split: str) -> Store:
-        """A split of the corpus as tokens, from the cache where it is there.
+        """A split of the corpus as tokens, every line of it, from the cache where it is there.
 
         Raises:
             UserError: the corpus is not the one that this run began with.
         """
+        return self._store(split)[0]
+
+    def _store(self, split: str) -> tuple[Store, Path]:
+        """And the folder that it lies in."""
         fingerprint = self.corpus.fingerprint(split)
         run_directory.require_same_corpus(self.workdir, split, fingerprint)
-        return open_store(
-            runtime.cache_dir(self.config.data.cache_dir) / "tokens",
-            lambda: self.corpus.pairs(split),
-            self.tokenizer,
-            key=store_key(fingerprint, self.tokenizer.fingerprint),
-        )
+        folder = runtime.cache_dir(self.config.data.cache_dir) / "tokens"
+        key = store_key(fingerprint, self.tokenizer.fingerprint)
+        store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)
+        return store, folder / key
+
+    @property
+    def _left_out(self) -> Problem:
+        """What training does without."""
+        chosen = dataclasses.asdict(self.config.data.leave_out)
+        named = (Problem[name.upper()] for name, leave_out in chosen.items() if leave_out)
+        return functools.reduce(operator.or_, named, Problem.TOO_LONG | Problem.RATIO)
 
     @cached_property
     def train_batches(self) -> Batches:
-        """Step → batch, from step 0 on without end."""
-        tokens = self.store("train")
+        """Step → batch, from step 0 on without end. Writes `data_report.json`.
+
+        Raises:
+            UserError: nothing is left of the training set.
+        """
         data = self.config.data
-        common = {
+        store, folder = self._store("train")
+        limit = data.max_length
+        if data.batching == "packed":
+            limit = min(limit, data.packed_length)
+        kept = self._kept(store, limit)
+        rates = [1.0]
+        if data.source == "mixture":
+            rates = [data.mixture[name].rate for name in self.corpus.origins("train")]
+        portions = [
+            Portion(examples, rate)
+            for part, rate in enumerate(rates)
+            if len(examples := np.flatnonzero(kept & (store.parts == part)))
+        ]
+        options: dict[str, Any] = {
             "tokens_per_batch": data.tokens_per_batch,
-            "max_length": data.max_length,
             "row_multiple": data.row_multiple,
         }
         if data.batching == "packed":
-            plan = plan_packed(tokens.lengths, packed_length=data.packed_length, **common)
+            plan, options["packed_length"] = plan_packed, data.packed_length
         else:
-            plan = plan_buckets(
-                tokens.lengths, shapes=data.shapes, length_multiple=data.length_multiple, **common
+            plan = plan_buckets
+            options |= {"shapes": data.shapes, "length_multiple": data.length_multiple}
+        make_plan = functools.partial(plan, portions=portions, **options)
+        if not data.tokenizer.sampling:
+            return Batches(Same(store, make_plan(store.lengths)), self.config.seed)
+        sampled = Sampled(
+            store,
+            self.tokenizer,
+            folder.with_name(f"{folder.name}-sampled"),
+            make_plan,
+            plan_key=f"{options} {rates} {zlib.crc32(kept.tobytes()):08x} {plan.__name__}",
+            probability=data.tokenizer.sampling,
+            seed=self.config.seed,
+            max_length=limit,
+        )
+        return Batches(sampled, self.config.seed)
+
+    def _kept(self, train: Store, max_length: int) -> Bool[np.ndarray, " n"]:
+        """Which training pairs are trained on; says what is not, in a file and in the log."""
+        others = {}
+        for split in ("dev", "test"):
+            if self.corpus.has(split):
+                others[split] = self.store(split)
+            elif self._left_out & Problem.HELD_OUT:
+                # One that came later would take pairs out of a training set that is in use.
+                run_directory.require_same_corpus(self.workdir, split, "")
+        problems = selection.find_problems(
+            train,
+            held_out=[store.digests for store in others.values()],
+            max_length=max_length,
+            max_ratio=self.config.data.max_ratio,
+        )
+        found = {
+            "train": selection.report(
+                train, self.corpus.origins("train"), problems, self._left_out, ~Problem(0)
             )
-        if plan.left_out:
-            log.warning(
-                "left out %s of %s training pairs, longer than data.max_length = %s tokens",
-                *(f"{plan.left_out:,}", f"{len(tokens):,}", data.max_length),
+        }
+        for split, store in others.items():
+            origins = self.corpus.origins(split)
+            found[split] = selection.report(store, origins, store.problems, Problem(0))
+        path = self.workdir / "data_report.json"
+        if distributed.is_first():
+            run_directory.write_json(path, found)
+        kept = (problems & self._left_out) == 0
+        summary = f"{selection.summary(problems, self._left_out)}: see {path}"
+        if not kept.any():
+            raise UserError(
+                f"{summary}; mend the text, or loosen data.leave_out, data.max_length or "
+                "data.max_ratio"
             )
-        return Batches(tokens, plan, self.config.seed)
+        if not kept.all():
+            log.warning("%s", summary)
+        return kept
 
     def eval_batches(self, split: str) -> Batches:
         """Steps 0 to `plan.batches_per_epoch`: every example of a split once, however long."""
@@ -193,13 +275,18 @@ class Experiment:
         longest += -longest % data.length_multiple
         plan = plan_buckets(
             tokens.lengths,
+            everything(tokens.lengths),
             tokens_per_batch=max(data.tokens_per_batch, longest * self.row_multiple),
-            max_length=longest,
             shapes=data.shapes,
             row_multiple=self.row_multiple,
             length_multiple=data.length_multiple,
         )
         return in_order(tokens, plan)
+
+
+def _corpus(config: DataConfig | PartConfig) -> Corpus:
+    """Of the source that a section of the configuration names."""
+    return SOURCES[config.source](**dataclasses.asdict(getattr(config, config.source)))
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

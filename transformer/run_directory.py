@@ -3,6 +3,7 @@
     config.json        the resolved configuration            checkpoints/   by step (training)
     environment.json   versions and machine, a start a row   metrics.jsonl  (training/metrics.py)
     corpus.json        what the text's content was           tensorboard/   the same numbers
+    data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
     evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
 
@@ -32,6 +33,7 @@ MAY_CHANGE = (
     "model.attention",  # how it is computed, not what
     "decoding",
     "checkpoints",
+    "divergence",
     "early_stopping.patience",
     "training.steps",
     "training.minutes",

@@ -2,6 +2,7 @@
 
 import enum
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
@@ -28,10 +29,32 @@ def cache_dir(configured: str) -> Path:
     return Path(base).expanduser() / "transformer"
 
 
+def prepare() -> None:
+    """For a command that computes: our messages on standard error, programs kept."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("transformer").setLevel(logging.INFO)
+    for noisy in ("jax", "matplotlib", "tensorflow_datasets"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # A checkpoint that cannot be written or read is our one line to say; Orbax logs pages of it.
+    for noisy in ("absl", "orbax", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    default = sys.unraisablehook
+    sys.unraisablehook = lambda args: None if _is_orphaned(args.exc_value) else default(args)
+    enable_compilation_cache()
+
+
+def _is_orphaned(error: BaseException | None) -> bool:
+    """Whether TensorStore reports to a save that another of its errors has ended already."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the second run of anything starts in seconds."""
     import jax
 
+    from transformer import compilation_cache
+
+    compilation_cache.install()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from transformer import rng
 from transformer.batch import Batch, Source, Target
-from transformer.config import AttentionConfig, ModelConfig, TrainingConfig
+from transformer.config import AttentionConfig, DivergenceConfig, ModelConfig, TrainingConfig
 from transformer.models import Seq2Seq, build_model
 from transformer.rng import Stream
 from transformer.sharding import Layout, Rules
@@ -56,6 +56,7 @@ TRAINING = TrainingConfig(
     eval_bleu=False,
     eval_samples=0,
 )
+DIVERGENCE = DivergenceConfig(action="stop", spike=0.0, window=1, pass_over=1, at_most=1)
 
 
 def model_config(**changes: Any) -> ModelConfig:

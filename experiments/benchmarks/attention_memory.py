@@ -67,7 +67,8 @@ def step_bytes(sizes: Sizes, backend: str, length: int, shards: int = 1) -> int:
     layout = testing.layout(sequence=shards)
     model, optimizer = build_model(sizes.model(backend)), optax.adam(1e-3)
     state = StateFactory(model, optimizer, layout, testing.TRAINING).abstract
-    step = make_train_step(model, optimizer, optax.constant_schedule(1e-3), testing.TRAINING)
+    schedule = optax.constant_schedule(1e-3)
+    step = make_train_step(model, optimizer, schedule, testing.TRAINING, testing.DIVERGENCE)
     split = layout.sharding(("batch", "length"))
     # By its leaves, since a Batch holds arrays only.
     like = testing.random_batch(vocab_size=5, rows=1, source_length=2, target_length=2)

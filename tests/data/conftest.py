@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from transformer.data import Tokenizer, open_store
+from transformer.data import Pair, Tokenizer, open_store
 from transformer.data.tokenizers import train
 
 WORDS = ["casa", "rojo", "grande", "perro", "gato", "ve", "come", "una", "el", "la", "house", "red"]
@@ -18,7 +18,7 @@ def sentence_pairs():
     def sentence(longest):
         return " ".join(draw.choices(WORDS, k=draw.randint(1, longest)))
 
-    return [(sentence(11), sentence(17)) for _ in range(211)]
+    return [Pair(sentence(11), sentence(17)) for _ in range(211)]
 
 
 @pytest.fixture(scope="session")

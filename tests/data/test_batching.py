@@ -1,11 +1,12 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transformer.data.batching import plan_buckets, plan_packed
+from transformer.data.batching import Portion, everything, plan_buckets, plan_packed
 from transformer.data.buckets import best_edges, choose_boxes
 from transformer.data.packing import pack
 from transformer.errors import UserError
@@ -19,20 +20,25 @@ def multi30k_like(n, seed=0):
     return np.clip(np.stack([source, target], axis=1), 1, 53).astype(np.int32)
 
 
-def buckets(lengths, **changes):
-    options = {
-        "tokens_per_batch": 331,
-        "max_length": 48,
-        "shapes": 5,
-        "row_multiple": 3,
-        "length_multiple": 4,
-    }
-    return plan_buckets(lengths, **{**options, **changes})
+LIMITS = {"buckets": 48, "packed": 47}
 
 
-def packed(lengths, **changes):
-    options = {"tokens_per_batch": 331, "max_length": 47, "packed_length": 61, "row_multiple": 2}
-    return plan_packed(lengths, **{**options, **changes})
+def fitting(lengths, limit):
+    return np.flatnonzero(lengths.max(axis=1) <= limit)
+
+
+def buckets(lengths, portions=None, **changes):
+    """Of what is not above 48 tokens."""
+    options = {"tokens_per_batch": 331, "shapes": 5, "row_multiple": 3, "length_multiple": 4}
+    portions = portions or [Portion(fitting(lengths, LIMITS["buckets"]), 1.0)]
+    return plan_buckets(lengths, portions, **{**options, **changes})
+
+
+def packed(lengths, portions=None, **changes):
+    """Of what is not above 47 tokens."""
+    options = {"tokens_per_batch": 331, "packed_length": 61, "row_multiple": 2}
+    portions = portions or [Portion(fitting(lengths, LIMITS["packed"]), 1.0)]
+    return plan_packed(lengths, portions, **{**options, **changes})
 
 
 PLANS = pytest.mark.parametrize("make", [buckets, packed])
@@ -56,9 +62,7 @@ lengths_strategy = st.lists(
 @given(lengths=lengths_strategy, seed=st.one_of(st.none(), st.integers(0, 99)))
 def test_every_example_is_in_exactly_one_batch_within_its_budget(make, lengths, seed):
     plan = make(lengths)
-    limit = {buckets: 48, packed: 47}[make]
-    fits = np.flatnonzero(lengths.max(axis=1) <= limit)
-    assert plan.left_out == len(lengths) - len(fits)
+    fits = fitting(lengths, LIMITS[make.__name__])
     assert plan.tokens == lengths[fits].sum()
     for number in range(2):
         batches = epoch(plan, seed, number)
@@ -150,7 +154,9 @@ def test_a_bucket_is_never_left_nearly_empty_where_a_larger_one_has_room():
 def test_padding_is_low(make):
     lengths = multi30k_like(29_000)
     if make is buckets:
-        plan = make(lengths, tokens_per_batch=4096, max_length=64, shapes=12, length_multiple=1)
+        plan = make(
+            lengths, everything(lengths), tokens_per_batch=4096, shapes=12, length_multiple=1
+        )
         assert plan.padding <= 0.10
     else:
         plan = make(lengths, tokens_per_batch=4096, packed_length=256)
@@ -158,11 +164,72 @@ def test_padding_is_low(make):
 
 
 def test_what_does_not_fit_is_refused():
-    lengths = np.array([[50, 3], [3, 52]])
-    with pytest.raises(UserError, match=r"data.max_length is 48 tokens, but the shortest .* 50"):
-        buckets(lengths)
     with pytest.raises(UserError, match=r"data.tokens_per_batch is 90.*take at least 96"):
         buckets(np.array([[30, 3]]), tokens_per_batch=90)
+
+
+def times(plan, seed, number, count):
+    """How often an epoch has each example."""
+    return np.bincount(order(plan, seed, number), minlength=count)
+
+
+@PLANS
+def test_each_example_comes_as_often_as_its_rate_says(make):
+    lengths = np.minimum(multi30k_like(503), 40)
+    parts = [np.arange(0, 200), np.arange(200, 410), np.arange(411, 503)]  # 410: left out
+    rates = [0.5, 1.0, 2.3]
+    plan = make(lengths, [Portion(*both) for both in zip(parts, rates, strict=True)])
+    total, epochs = np.zeros(503, int), 30
+    batches = plan.batches_per_epoch
+    for number in range(epochs):
+        seen = times(plan, 3, number, 503)
+        for part, rate in zip(parts, rates, strict=True):
+            assert seen[part].min() >= int(rate) and seen[part].max() <= -int(-rate // 1)
+            mean = seen[part].mean()
+            assert rate * 0.9 <= mean <= rate * 1.1 + 5 / len(part)  # rounded up in each shape
+        assert seen[410] == 0
+        total = total + seen
+        shapes = sorted(plan.shape(3, number, index) for index in range(batches))
+        assert shapes == sorted(plan.shape(3, 0, index) for index in range(batches))
+    assert total[np.concatenate(parts)].min() > 0  # in some epoch each is drawn
+    assert (times(plan, 3, 0, 503) != times(plan, 3, 1, 503)).any()
+    tokens = sum((times(plan, 3, e, 503) * lengths.sum(axis=1)).sum() for e in range(epochs))
+    assert plan.tokens == pytest.approx(tokens / epochs, rel=0.02)
+
+
+@PLANS
+def test_the_draw_is_a_function_of_the_epoch(make):
+    lengths = np.minimum(multi30k_like(211), 40)
+    portions = [Portion(np.arange(101), 0.4), Portion(np.arange(101, 211), 1.7)]
+    one, two = make(lengths, portions), make(lengths, portions)
+    for number in (3, 0, 3):
+        assert order(one, 7, number) == order(two, 7, number)
+
+
+def test_a_whole_rate_repeats_and_draws_nothing():
+    lengths = np.array([[4, 5]] * 17)
+    plan = buckets(lengths, [Portion(np.arange(17), 2.0)])
+    assert times(plan, 1, 0, 17).tolist() == [2] * 17
+
+
+def test_rows_of_a_portion_are_its_own():
+    lengths = np.minimum(multi30k_like(101), 20)
+    plan = packed(lengths, [Portion(np.arange(50), 1.0), Portion(np.arange(50, 101), 2.0)])
+    for rows in epoch(plan, 1, 0):
+        for start, stop in itertools.pairwise(rows.splits):
+            assert len({int(i) < 50 for i in rows.examples[start:stop]}) <= 1
+
+
+@pytest.mark.parametrize("longest", [1_000_003, 100_003])
+def test_a_giant_line_takes_no_gigabytes(longest):
+    lengths = np.array([[3, 5], [7, 2], [longest, 11]])
+    options = {"tokens_per_batch": 2 * longest + 2, "row_multiple": 2, "length_multiple": 1}
+    tracemalloc.start()
+    plan = plan_buckets(lengths, everything(lengths), shapes=3, **options)
+    assert tracemalloc.get_traced_memory()[1] < 60e6
+    tracemalloc.stop()
+    assert sorted(order(plan, None, 0)) == [0, 1, 2]
+    assert max(max(shape[1:]) for shape in plan.shapes) == longest
 
 
 def test_rows_of_a_host():

@@ -1,20 +1,20 @@
 import gzip
-import logging
 from typing import Any
 
 import pytest
 
-from transformer.data.sources import SOURCES, CasaRoja, Text
+from transformer.data import Pair, Problem
+from transformer.data.sources import SOURCES, CasaRoja, Mixture, Text
 from transformer.errors import UserError
 
 
-def text(folder, source, target, on_bad_line="refuse", suffix=""):
+def text(folder, source, target, suffix=""):
     """A corpus whose training split is these bytes."""
     for name, content in (("a", source), ("b", target)):
         write = gzip.compress(content) if suffix else content
         (folder / f"{name}{suffix}").write_bytes(write)
     paths = str(folder / f"a{suffix}"), str(folder / f"b{suffix}")
-    return Text(*paths, "", "", "", "", on_bad_line)
+    return Text(*paths, "", "", "", "")
 
 
 def refusal(corpus, split="train"):
@@ -30,9 +30,9 @@ def test_lines_end_only_where_files_say_so(tmp_path, suffix):
     source = "\ufeffuno\r\ndos\u2028tres\ncuatro\vcinco\fseis\rsiete".encode()
     corpus = text(tmp_path, source, b"one\ntwo\nthree\n", suffix=suffix)
     assert list(corpus.pairs("train")) == [
-        ("uno", "one"),
-        ("dos\u2028tres", "two"),
-        ("cuatro\vcinco\fseis\rsiete", "three"),
+        Pair("uno", "one"),
+        Pair("dos\u2028tres", "two"),
+        Pair("cuatro\vcinco\fseis\rsiete", "three", Problem.CONTROL_CHARACTERS),
     ]
 
 
@@ -44,42 +44,43 @@ def test_splits_are_named_by_files(tmp_path):
 
 def test_one_side_of_a_split_is_refused():
     with pytest.raises(UserError, match=r"dev_source is x but data\.text\.dev_target is empty"):
-        Text("", "", "x", "", "", "", "refuse")
+        Text("", "", "x", "", "", "")
 
 
 @pytest.mark.parametrize("longer", [0, 1])
-@pytest.mark.parametrize("on_bad_line", ["refuse", "skip"])
-def test_different_lengths_are_always_refused(tmp_path, longer, on_bad_line):
+def test_different_lengths_are_refused(tmp_path, longer):
     sides: Any = [b"x\n" * 5, b"x\n" * 5]
     sides[longer] += b"x\n" * 2
-    message = refusal(text(tmp_path, sides[0], sides[1], on_bad_line))
+    message = refusal(text(tmp_path, sides[0], sides[1]))
     counts = (7, 5) if longer == 0 else (5, 7)
     assert f"{tmp_path}/a has {counts[0]} lines but {tmp_path}/b has {counts[1]}" in message
 
 
 @pytest.mark.parametrize(
-    ("bad", "says"), [(b"caf\xe9", "not UTF-8 (byte 0xe9, the line's 4th)"), (b" \t", "empty")]
+    ("bad", "text_of_it", "problems"),
+    [
+        (b"caf\xe9", "caf\ufffd", Problem.NOT_UTF8),
+        (b"\xff", "\ufffd", Problem.NOT_UTF8),
+        (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd", Problem.NOT_UTF8),  # half of a surrogate pair
+        (b" \t", " \t", Problem.EMPTY),
+        (b"", "", Problem.EMPTY),
+        (b"a\x00b", "a\0b", Problem.CONTROL_CHARACTERS),
+        ("a\x85".encode(), "a\x85", Problem.CONTROL_CHARACTERS),
+        (b"\x1b[0m\xfe", "\x1b[0m\ufffd", Problem.CONTROL_CHARACTERS | Problem.NOT_UTF8),
+        (b"a\tb", "a\tb", Problem(0)),
+    ],
 )
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_bad_line_is_refused_by_file_and_line(tmp_path, bad, says, side):
+def test_no_line_is_refused_or_lost(tmp_path, bad, text_of_it, problems, side):
     sides: Any = [b"x\nx\nx\n", b"x\nx\nx\n"]
     sides[side] = b"x\n" + bad + b"\nx\n"
-    message = refusal(text(tmp_path, *sides))
-    assert message.startswith(f"{tmp_path}/{'ab'[side]}:2: ") and says in message
-    assert "data.on_bad_line=skip" in message
-
-
-def test_bad_lines_are_skipped_and_counted(tmp_path, caplog):
-    corpus = text(tmp_path, b"1\n\xff\n3\n4\n5\n", b"1\n2\n \n\n5\n", "skip")
-    with caplog.at_level(logging.WARNING):
-        assert list(corpus.pairs("train")) == [("1", "1"), ("5", "5")]
-    (record,) = caplog.records
-    assert record.getMessage().startswith(f"left out 3 bad pairs of 5; the first is {tmp_path}/a:2")
+    good = Pair("x", "x")
+    expected = ("x", text_of_it) if side else (text_of_it, "x")
+    assert list(text(tmp_path, *sides).pairs("train")) == [good, Pair(*expected, problems), good]
 
 
 def test_files_without_pairs_are_refused(tmp_path):
     assert "no sentence pairs" in refusal(text(tmp_path, b"", b""))
-    assert "no sentence pairs" in refusal(text(tmp_path, b"\n", b"\n", "skip"))
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -100,12 +101,11 @@ def test_a_damaged_gzip_file_is_refused(tmp_path):
 
 
 def test_a_fingerprint_changes_with_the_content(tmp_path):
-    corpus = text(tmp_path, b"x\ny\n", b"z\n\n", "skip")
+    corpus = text(tmp_path, b"x\ny\n", b"z\n\n")
     first = corpus.fingerprint("train")
-    assert first == text(tmp_path, b"x\ny\n", b"z\n\n", "skip").fingerprint("train")
-    assert first != text(tmp_path, b"x\ny\n", b"z\n\n", "refuse").fingerprint("train")
-    assert first != text(tmp_path, b"z\n\n", b"x\ny\n", "skip").fingerprint("train")
-    assert first != text(tmp_path, b"x\ny\n", b"w\n\n", "skip").fingerprint("train")
+    assert first == text(tmp_path, b"x\ny\n", b"z\n\n").fingerprint("train")
+    assert first != text(tmp_path, b"z\n\n", b"x\ny\n").fingerprint("train")
+    assert first != text(tmp_path, b"x\ny\n", b"w\n\n").fingerprint("train")
 
 
 def test_casa_roja_has_the_sizes_asked_for():
@@ -116,6 +116,39 @@ def test_casa_roja_has_the_sizes_asked_for():
     assert len({alike.fingerprint(split) for split in ("train", "dev", "test")}) == 3
 
 
+def part(folder, name, train=b"", dev=b""):
+    paths = [
+        folder / f"{name}.{split}" if content else ""
+        for split, content in (("t", train), ("d", dev))
+    ]
+    for path, content in zip(paths, (train, dev), strict=True):
+        if path:
+            path.write_bytes(content)
+    train_path, dev_path = map(str, paths)
+    return Text(train_path, train_path, dev_path, dev_path, "", "")
+
+
+def test_a_mixture_is_its_parts_one_after_another(tmp_path):
+    parts = {
+        "a": part(tmp_path, "a", dev=b"d\n"),
+        "b": part(tmp_path, "b", b"1\n2\n"),
+        "c": part(tmp_path, "c", b"3\n\n", b"e\n"),
+    }
+    corpus = Mixture(parts)
+    pairs = list(corpus.pairs("train"))
+    assert [(pair.source, pair.part) for pair in pairs] == [("1", 0), ("2", 0), ("3", 1), ("", 1)]
+    assert pairs[3].problems == Problem.EMPTY
+    assert list(corpus.pairs("dev")) == [Pair("d", "d")]
+    assert list(corpus.origins("train")) == ["b", "c"]
+    assert list(corpus.origins("dev")) == ["a"] and "a.d" in corpus.origins("dev")["a"]
+    assert corpus.has("dev") and not corpus.has("test")
+    with pytest.raises(UserError, match=r"no part of data\.mixture has a test split"):
+        list(corpus.pairs("test"))
+    other = Mixture({**parts, "c": part(tmp_path, "other", b"3\n4\n")})
+    assert corpus.fingerprint("train") != other.fingerprint("train")
+    assert corpus.fingerprint("dev") == other.fingerprint("dev")
+
+
 def test_every_source_answers_the_interface():
     for source in SOURCES.values():
-        assert all(hasattr(source, name) for name in ("has", "pairs", "fingerprint"))
+        assert all(hasattr(source, name) for name in ("has", "pairs", "fingerprint", "origins"))

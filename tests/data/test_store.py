@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from transformer.data import Tokenizer, open_store, store_key
+from transformer.data import Pair, Problem, Tokenizer, open_store, store_key
 from transformer.data import store as store_module
 from transformer.data.tokenizers import EOS
 from transformer.errors import UserError
@@ -34,7 +35,7 @@ def corpus(sentence_pairs):
 
 def assert_holds(store, pairs, tokenizer):
     assert len(store) == len(pairs)
-    for index, (source, target) in enumerate(pairs):
+    for index, (source, target, _, _) in enumerate(pairs):
         encoded = [[*ids, EOS] for ids in tokenizer.encode([source, target])]
         np.testing.assert_array_equal(store.source(index), encoded[0])
         np.testing.assert_array_equal(store.target(index), encoded[1])
@@ -59,6 +60,31 @@ def test_gather_is_many_sentences_end_to_end(store):
         assert store.gather(examples, side).dtype == np.int32
 
 
+def test_what_is_known_of_each_pair(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "CHUNK", 2)  # duplicates are found across chunks
+    pairs = [
+        Pair("la casa", "the house"),
+        Pair("la casa", "the dog", Problem.NOT_UTF8, 1),
+        Pair(" la\tcasa\u2028", "the house", part=1),  # the same, normalised
+        Pair("la", "casa the house", part=2),  # the same words, otherwise cut
+        Pair("la casa", "\x07", part=2),  # nothing that the tokenizer keeps
+        Pair("la casa", "the house", Problem.CONTROL_CHARACTERS, 2),
+    ]
+    for _ in range(2):  # built, and read again
+        store = open_store(tmp_path, lambda: iter(pairs), tokenizer, key="k")
+        again = Problem.DUPLICATES
+        control = Problem.CONTROL_CHARACTERS
+        expected = [0, Problem.NOT_UTF8, again, 0, Problem.EMPTY, again | control]
+        assert store.problems.tolist() == expected
+        assert store.parts.tolist() == [0, 1, 1, 2, 2, 2]
+        assert len(set(store.digests.tolist())) == 4
+    # In every process and on every machine.
+    (digest,) = {int(store.digests[i]) for i in (0, 2, 5)}
+    ids = np.concatenate([store.source(0), store.target(0)]).astype("<i4")
+    expected = hashlib.blake2b(ids.tobytes(), digest_size=8).digest()
+    assert digest == int.from_bytes(expected, "little")
+
+
 def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
     class Large(Tokenizer):
         def __init__(self):
@@ -71,7 +97,7 @@ def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
     np.testing.assert_array_equal(store.target(210), [70_000, 3, EOS])
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy"])
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "pairs.npy"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "short"])
 def test_a_damaged_store_is_built_anew(corpus, tokenizer, tmp_path, name, damage, caplog):
     open_store(tmp_path, corpus, tokenizer, key="k")
@@ -135,10 +161,10 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from transformer.data import Tokenizer, open_store
+    from transformer.data import Pair, Tokenizer, open_store
 
     def pairs():
-        yield "la casa", "the house"
+        yield Pair("la casa", "the house")
         os.kill(os.getpid(), signal.SIGKILL)
 
     open_store(Path(sys.argv[1]), pairs, Tokenizer(Path(sys.argv[2]).read_bytes()), key="k")

@@ -1,10 +1,15 @@
 import logging
+import math
 import unicodedata
+from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transformer.data.pairs import Pair
+from transformer.data.subwords import sample
 from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer, evenly_spaced, train
 from transformer.errors import UserError
 
@@ -92,6 +97,47 @@ def test_a_small_text_makes_a_small_vocabulary(sentence_pairs, tmp_path, caplog)
     assert f"{tokenizer.size} pieces: the text supports no more (4001 allowed)" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_cuts_are_drawn_from_the_seed_alone(sentence_pairs, tmp_path, kind):
+    tokenizer = trained(sentence_pairs, tmp_path / "m", kind=kind)
+    texts = ["la casa grande", "el perro come 日", ""] * 7
+    seeds = np.arange(21)
+    ids = tokenizer.sample(texts, 0.5, seeds)
+    backwards = tokenizer.sample(texts[::-1], 0.5, seeds[::-1])
+    assert ids == backwards[::-1]
+    assert tokenizer.decode(ids) == texts
+    assert ids[2] == [] and len({tuple(cut) for cut in ids[::3]}) > 1
+
+
+def test_merges_that_are_not_dropped_are_those_of_sentencepiece(tokenizer, sentence_pairs):
+    texts = [side for pair in sentence_pairs for side in pair[:2]] + ["ñandú 日本 x", ""]
+    seeds = np.zeros(len(texts), int)
+    assert tokenizer.sample(texts, 0.0, seeds) == tokenizer.encode(texts)
+    letters = tokenizer.sample(["la casa"], 1.0, seeds[:1])[0]
+    assert "".join(tokenizer.pieces(letters)) == "▁la▁casa" and len(letters) == 8
+
+
+def test_unigram_cuts_have_their_probabilities():
+    scores = {"▁a": -1.0, "b": -1.5, "▁": -2.0, "a": -2.5, "▁ab": -1.2, "ab": -4.0}
+    cuts = {("▁a", "b"): -2.5, ("▁", "a", "b"): -6.0, ("▁ab",): -1.2, ("▁", "ab"): -6.0}
+    power, draws = 0.5, 4000
+    options = {"kind": "unigram", "probability": power}
+    seen = Counter(tuple(sample("▁ab", scores, seed=seed, **options)) for seed in range(draws))
+    weights = {cut: math.exp(power * score) for cut, score in cuts.items()}
+    assert set(seen) == set(cuts)
+    for cut, weight in weights.items():
+        assert seen[cut] / draws == pytest.approx(weight / sum(weights.values()), abs=0.03)
+
+
+def test_cuts_are_pinned():
+    """Every process cuts alike; who changes this on purpose changes every sampled run."""
+    scores = {"▁a": 0.0, "▁ab": -1.0, "ba": -2.0, "bab": -3.0}
+    cuts = [
+        sample("▁abab▁ab", scores, kind="bpe", probability=0.4, seed=seed) for seed in (1, 2, 3)
+    ]
+    assert ["|".join(cut) for cut in cuts] == ["▁a|ba|b|▁ab", "▁ab|a|b|▁|a|b", "▁a|bab|▁|a|b"]
+
+
 def test_sampling_is_even_and_bounded():
     assert evenly_spaced(range(7), 7) == list(range(7))
     assert evenly_spaced(range(100), 13) == list(range(0, 100, 8))
@@ -103,7 +149,7 @@ def test_sampling_is_even_and_bounded():
 
 def test_only_sampled_sentences_are_learned(tmp_path):
     # Every other pair is skipped, and their letter never becomes a piece.
-    pairs = [("ab ab", "cd cd"), ("zz zz", "zz zz")] * 50
+    pairs = [Pair("ab ab", "cd cd"), Pair("zz zz", "zz zz")] * 50
     tokenizer = trained(pairs, tmp_path / "m", train_sentences=50)
     assert roundtrip(tokenizer, "ab zz") == "ab zz"
     assert "<0x7A>" in tokenizer.pieces(tokenizer.encode(["zz"])[0])

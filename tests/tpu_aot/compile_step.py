@@ -40,7 +40,7 @@ def main(request: dict[str, Any], folder: Path) -> None:
     model = build_model(config.model)
     factory = StateFactory(model, optimizer, layout, config.training)
     train_step = layout.jit(
-        make_train_step(model, optimizer, schedule, config.training),
+        make_train_step(model, optimizer, schedule, config.training, config.divergence),
         donate_argnums=0,
         out_shardings=(factory.shardings, layout.replicated),
     )

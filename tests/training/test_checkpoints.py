@@ -109,7 +109,7 @@ def test_another_models_checkpoint_is_refused(opened: Callable) -> None:
     other = StateFactory(
         build_model(dataclasses.replace(MODEL, d_ff=9)), optax.adam(0.1), testing.layout(), TRAINING
     )
-    with pytest.raises(UserError, match=r"checkpoint .*1 cannot be read"):
+    with pytest.raises(UserError, match=r"checkpoint .*1 cannot be used"):
         opened(read_only=True).restore(other.abstract, 1)
 
 

@@ -22,7 +22,7 @@ def run(workdir: Path, *, start: int = 0, stop: int = 11, total: int = 11) -> No
             record.event(0, "start", seed=19)
         for step in range(start + 1, stop + 1):
             values = {"loss": jnp.float32(1.1 / step), "learning_rate": jnp.float32(step)}
-            record.train(step, values, tokens=17 * step, waited=0.0)
+            record.train(step, values, tokens=17 * step, batch="0a", waited=0.0)
             if step == 6:
                 record.evaluation(step, {"loss": jnp.float32(0.4)})
             if step == 7:
@@ -46,7 +46,7 @@ def test_lines_follow_the_schema(tmp_path: Path) -> None:
         ("train", 9),
         ("train", 11),  # the last step counts, multiple of three or not
     ]
-    train = {"kind", "step", "loss", "learning_rate", "tokens", "clock"}
+    train = {"kind", "step", "loss", "learning_rate", "tokens", "batch", "clock"}
     rates = {"steps_per_second", "tokens_per_second", "waiting_for_data"}
     assert set(lines[1]) == train and set(lines[1]["clock"]) == {"time", "seconds", *rates}
     assert set(lines[4]["clock"]) == {"time", "seconds"}
@@ -105,7 +105,7 @@ def test_values_are_fetched_one_step_late(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(jax, "device_get", device_get)
     with Metrics(tmp_path, step=0, total_steps=5, log_every=1) as record:
         for step in (1, 2, 3):
-            record.train(step, {"loss": jnp.float32(step)}, tokens=2, waited=0.0)
+            record.train(step, {"loss": jnp.float32(step)}, tokens=2, batch="0a", waited=0.0)
             assert fetched == list(range(1, step))
         record.flush()
         assert fetched == [1, 2, 3]
@@ -118,7 +118,7 @@ def test_speed_leaves_out_compilation_and_evaluation(
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
     with Metrics(tmp_path, step=0, total_steps=9, log_every=3) as record:
         for step in range(1, 10):
-            record.train(step, {"loss": 1.0}, tokens=5, waited=0.5)
+            record.train(step, {"loss": 1.0}, tokens=5, batch="0a", waited=0.5)
             now += 60.0 if step == 1 else 2.0  # until this one is done
             if step == 6:
                 record.flush()
@@ -135,7 +135,7 @@ def test_speed_leaves_out_compilation_and_evaluation(
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
     with Metrics(tmp_path, step=0, total_steps=2, log_every=1) as record:
         values = {"loss": jnp.float32(jnp.nan), "norm": jnp.float32(jnp.inf), "count": jnp.int32(7)}
-        record.train(1, values, tokens=3, waited=0.0)
+        record.train(1, values, tokens=3, batch="0a", waited=0.0)
         record.event(1, "diverged", reason="loss is NaN")
     train, event = without_clock(tmp_path)
     assert train["loss"] is None and train["norm"] is None and train["count"] == 7
@@ -179,7 +179,7 @@ def test_on_a_terminal_prints_stand_above_the_bar(
     monkeypatch.setattr(sys, "stderr", stream)
     with Metrics(tmp_path, step=0, total_steps=11, log_every=3) as record:
         for step in (1, 2, 3):
-            record.train(step, {"loss": 0.5}, tokens=13, waited=0.0)
+            record.train(step, {"loss": 0.5}, tokens=13, batch="0a", waited=0.0)
         record.print("a line [of] its own " * 8)  # wider than the screen, and no markup
         record.flush()
     shown = stream.getvalue()

@@ -25,7 +25,7 @@ def test_a_batch_is_learned_and_the_average_follows() -> None:
     state = StateFactory(model, optimizer, layout, TRAINING).create(0)
     first = jax.tree.map(np.asarray, state.params)
     schedule = optax.constant_schedule(0.01)
-    step = layout.jit(make_train_step(model, optimizer, schedule, TRAINING))
+    step = layout.jit(make_train_step(model, optimizer, schedule, TRAINING, testing.DIVERGENCE))
     losses, average = [], first
     for _ in range(30):
         state, metrics = step(state, BATCH)

@@ -5,7 +5,7 @@ value must satisfy. `from_dict` refuses a key that is unknown (naming the neares
 missing, a value of another type, and whatever a section's `__post_init__` finds wrong.
 """
 
-from transformer.config.data import DataConfig, TokenizerConfig
+from transformer.config.data import DataConfig, LeaveOutConfig, PartConfig, TokenizerConfig
 from transformer.config.model import AttentionConfig, ModelConfig
 from transformer.config.parse import from_dict
 from transformer.config.resolved import (
@@ -17,6 +17,7 @@ from transformer.config.resolved import (
 )
 from transformer.config.training import (
     CheckpointsConfig,
+    DivergenceConfig,
     EarlyStoppingConfig,
     OptimizerConfig,
     TrainingConfig,
@@ -29,10 +30,13 @@ __all__ = [
     "DataConfig",
     "DecodingConfig",
     "DistributedConfig",
+    "DivergenceConfig",
     "EarlyStoppingConfig",
+    "LeaveOutConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PartConfig",
     "ShardingConfig",
     "TokenizerConfig",
     "TrainingConfig",

@@ -1,8 +1,12 @@
 """Which text, and how it becomes batches."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transformer.config.checks import not_negative, one_of, positive, require
+from transformer.config.checks import fraction, not_negative, one_of, positive, require
+
+SOURCES = ("tfds", "text", "casa_roja")  # each with a section of its own
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,52 @@ class CasaRojaConfig:
 
 
 @dataclass(frozen=True)
+class PartConfig:
+    """Of a mixture: a source, its section and no other's, and how often its pairs come."""
+
+    source: str
+    rate: float
+    tfds: TfdsConfig | None = None
+    text: TextConfig | None = None
+    casa_roja: CasaRojaConfig | None = None
+
+    def check(self, name: str) -> None:
+        key = f"data.mixture.{name}"
+        one_of(f"{key}.source", self.source, SOURCES)
+        require(
+            0.0 < self.rate < math.inf,
+            f"{key}.rate is {self.rate}; it is how often an epoch has each pair, above 0",
+        )
+        given = [source for source in SOURCES if getattr(self, source) is not None]
+        require(
+            given == [self.source],
+            f"{key} has the sections {', '.join(given) or '(none)'}; it needs {self.source}, which "
+            "its source names, and no other",
+        )
+
+
+@dataclass(frozen=True)
+class LeaveOutConfig:
+    not_utf8: bool
+    control_characters: bool
+    empty: bool
+    duplicates: bool
+    held_out: bool
+
+
+@dataclass(frozen=True)
 class TokenizerConfig:
     kind: str
     vocab_size: int
     character_coverage: float
     lowercase: bool
     train_sentences: int
+    sampling: float
 
     def __post_init__(self) -> None:
         one_of("data.tokenizer.kind", self.kind, ("bpe", "unigram"))
         positive("data.tokenizer", self, "train_sentences")
+        fraction("data.tokenizer.sampling", self.sampling)
         require(
             self.vocab_size > 260,
             f"data.tokenizer.vocab_size is {self.vocab_size}; 4 special pieces and 256 bytes "
@@ -65,7 +105,9 @@ class DataConfig:
     tfds: TfdsConfig
     text: TextConfig
     casa_roja: CasaRojaConfig
-    on_bad_line: str
+    mixture: Mapping[str, PartConfig]  # in the order of their names
+    leave_out: LeaveOutConfig
+    max_ratio: float
     tokenizer: TokenizerConfig
     batching: str
     tokens_per_batch: int
@@ -78,8 +120,20 @@ class DataConfig:
     cache_dir: str
 
     def __post_init__(self) -> None:
-        one_of("data.source", self.source, ("tfds", "text", "casa_roja"))
-        one_of("data.on_bad_line", self.on_bad_line, ("refuse", "skip"))
+        one_of("data.source", self.source, (*SOURCES, "mixture"))
+        for name, part in self.mixture.items():
+            part.check(name)
+        require(
+            self.source != "mixture" or bool(self.mixture),
+            "data.source is 'mixture' but data.mixture is empty: see experiments/base.py",
+        )
+        require(
+            len(self.mixture) < 2**16, f"data.mixture has {len(self.mixture):,} parts: too many"
+        )
+        require(
+            self.max_ratio == 0.0 or self.max_ratio >= 1.0,
+            f"data.max_ratio is {self.max_ratio}; take 1 or more, or 0 for any",
+        )
         one_of("data.batching", self.batching, ("buckets", "packed"))
         positive("data", self, "tokens_per_batch", "max_length", "shapes", "packed_length")
         positive("data", self, "row_multiple", "length_multiple")

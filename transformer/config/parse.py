@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -36,12 +37,13 @@ def _build(kind: type, tree: Any, path: str) -> Any:
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)
             raise UserError(f"unknown key config.{path}{key}: did you mean config.{path}{near[0]}?")
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is None}
     for key in kinds:
-        if key not in tree:
+        if key not in tree and key not in optional:
             raise UserError(
                 f"config.{path}{key} is missing: start from experiments/base.py, which has them all"
             )
-    return kind(**{key: _convert(kinds[key], tree[key], path + key) for key in kinds})
+    return kind(**{k: _convert(kinds[k], tree[k], path + k) for k in kinds if k in tree})
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
@@ -56,7 +58,17 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if len(kinds) != len(value):
             raise UserError(f"config.{path} has an item {value!r} of a wrong length")
         return tuple(_convert(k, v, path) for k, v in zip(kinds, value, strict=True))
+    if origin is types.UnionType:  # a section that may be missing
+        return None if value is None else _convert(typing.get_args(kind)[0], value, path)
     if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise UserError(f"config.{path} is {value!r}; it must be a section of keys")
+        inner = typing.get_args(kind)[1]
+        if dataclasses.is_dataclass(inner):
+            for name in value:
+                if not (isinstance(name, str) and name.isidentifier()):
+                    raise UserError(f"config.{path} has a key {name!r}: take a name of letters")
+            return {k: _convert(inner, value[k], f"{path}.{k}") for k in sorted(value)}
         return dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -11,6 +11,7 @@ from transformer.config.data import DataConfig
 from transformer.config.model import ModelConfig
 from transformer.config.training import (
     CheckpointsConfig,
+    DivergenceConfig,
     EarlyStoppingConfig,
     OptimizerConfig,
     TrainingConfig,
@@ -97,6 +98,7 @@ class Config:
     optimizer: OptimizerConfig
     checkpoints: CheckpointsConfig
     early_stopping: EarlyStoppingConfig
+    divergence: DivergenceConfig
     decoding: DecodingConfig
     mesh: MeshConfig
     sharding: ShardingConfig

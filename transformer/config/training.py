@@ -53,6 +53,24 @@ class CheckpointsConfig:
 
 
 @dataclass(frozen=True)
+class DivergenceConfig:
+    action: str
+    spike: float
+    window: int
+    pass_over: int
+    at_most: int
+
+    def __post_init__(self) -> None:
+        one_of("divergence.action", self.action, ("stop", "skip", "go_back"))
+        positive("divergence", self, "window", "pass_over", "at_most")
+        require(
+            self.spike == 0.0 or self.spike > 1.0,
+            f"divergence.spike is {self.spike}; it multiplies the running mean of the loss, so "
+            "take more than 1, or 0 for none",
+        )
+
+
+@dataclass(frozen=True)
 class EarlyStoppingConfig:
     metric: str
     patience: int

@@ -1,19 +1,31 @@
 """How text becomes batches.
 
-    corpus = sources.Text(...)                    sentence pairs, streaming
+    corpus = sources.Text(...)                    every line a pair, streaming, problems noted
     tokenizers.train(corpus.pairs("train"), path, ...)
     store = open_store(cache_dir, ...)            every pair's ids, on disk, mapped into memory
-    plan = plan_buckets(store.lengths, ...)       which pairs share a batch, in which shape
-    batches = Batches(store, plan, seed)          batches[step]: arrays, laid out as in batch.py
+    problems = find_problems(store, ...)          which pairs training leaves out, and why
+    plan = plan_buckets(store.lengths, portions, ...)   who shares a batch, in which shape
+    batches = Batches(Same(store, plan), seed)    batches[step]: arrays, laid out as in batch.py
     with prefetch(make, start, stop, depth) as ready: ...
 
 A batch is a function of (corpus, tokenizer, plan, seed, step), whatever the number of hosts and
 devices: to resume, a run needs its step and nothing else, and a host reads only its own rows.
 """
 
-from transformer.data.batching import Plan, Rows, Shape, plan_buckets, plan_packed
-from transformer.data.pipeline import Batches, Prefetch, in_order, prefetch
-from transformer.data.sources import SOURCES, CasaRoja, Corpus, Text, Tfds
+from transformer.data.batching import (
+    Plan,
+    Portion,
+    Rows,
+    Shape,
+    everything,
+    plan_buckets,
+    plan_packed,
+)
+from transformer.data.pairs import Pair, Problem
+from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
+from transformer.data.sampling import Sampled
+from transformer.data.selection import find_problems
+from transformer.data.sources import SOURCES, CasaRoja, Corpus, Mixture, Text, Tfds
 from transformer.data.store import Store, open_store, store_key
 from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -26,14 +38,23 @@ __all__ = [
     "Batches",
     "CasaRoja",
     "Corpus",
+    "Epochs",
+    "Mixture",
+    "Pair",
     "Plan",
+    "Portion",
     "Prefetch",
+    "Problem",
     "Rows",
+    "Same",
+    "Sampled",
     "Shape",
     "Store",
     "Text",
     "Tfds",
     "Tokenizer",
+    "everything",
+    "find_problems",
     "in_order",
     "open_store",
     "plan_buckets",

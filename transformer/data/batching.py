@@ -1,23 +1,33 @@
 """The plan of an epoch: which examples make up each batch, and in which shape.
 
-A plan is made from lengths alone. A seed then decides, for each epoch, who goes with whom and in
-which order; how many batches there are and of which shapes stays the same, so that a step is an
+A plan is made from lengths and rates. A seed then decides, for each epoch, who goes with whom and
+in which order; how many batches there are and of which shapes stays the same, so that a step is an
 epoch and an index by division. Nothing here depends on how many hosts or devices will read.
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from transformer.data.arrays import ranges, starts
 from transformer.data.buckets import choose_boxes
 from transformer.data.packing import pack
 from transformer.errors import UserError
 from transformer.rng import Stream
+
+UNITS = 512  # lengths told apart when shapes are chosen: the work grows with their square
+
+
+class Portion(NamedTuple):
+    """Examples that all come equally often."""
+
+    examples: Int[np.ndarray, " n"]
+    rate: float  # times an epoch; of a fraction, others are drawn in every epoch
 
 
 class Shape(NamedTuple):
@@ -52,12 +62,14 @@ class Rows:
 class Bucket:
     """What shares a shape. An item is one row: an example, or several packed together.
 
-    Of its own items and those that smaller buckets passed on, `passed` go to bucket `to`, where
-    their remainder costs less than a batch of mostly empty rows here.
+    An epoch has all of `items`, and of each pool in `drawn` as many as it says. Of these and those
+    that smaller buckets passed on, `passed` go to bucket `to`, where their remainder costs less
+    than a batch of mostly empty rows here.
     """
 
     shape: Shape
     items: Int[np.ndarray, " n"]  # int32
+    drawn: tuple[tuple[Int[np.ndarray, " _"], int], ...]
     passed: int
     to: int
     count: int  # items left for its own batches
@@ -65,12 +77,11 @@ class Bucket:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Every example in exactly one batch an epoch; the last batch of a bucket has empty rows."""
+    """Every example as often an epoch as its rate says; a bucket's last batch has empty rows."""
 
     buckets: tuple[Bucket, ...]
     packed: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " ends"]] | None  # rows of examples
-    tokens: int  # of source and target that are no padding, an epoch
-    left_out: int  # examples too long for the plan
+    tokens: int  # of source and target that are no padding, an epoch (on average, where drawn)
 
     @functools.cached_property
     def _batches(self) -> Int[np.ndarray, "3 batches"]:
@@ -128,7 +139,8 @@ class Plan:
         arriving = [[bucket.items] for bucket in self.buckets]
         order = []
         for bucket, parts in zip(self.buckets, arriving, strict=True):
-            items = np.concatenate(parts)
+            some = [pool[permutation(len(pool))[:count]] for pool, count in bucket.drawn]
+            items = np.concatenate([*parts, *some])
             items = items[permutation(len(items))]
             order.append(items[: bucket.count])
             if bucket.passed:
@@ -145,11 +157,16 @@ def _permutations(seed: int | None, epoch: int) -> Callable[[int], Int[np.ndarra
     return lambda n: np.argsort(bits.random_raw(n), kind="stable")
 
 
+def everything(lengths_n2: Int[np.ndarray, "n 2"]) -> list[Portion]:
+    """Every example once an epoch."""
+    return [Portion(np.arange(len(lengths_n2)), 1.0)]
+
+
 def plan_buckets(
     lengths_n2: Int[np.ndarray, "n 2"],
+    portions: Sequence[Portion],
     *,
     tokens_per_batch: int,
-    max_length: int,
     shapes: int,
     row_multiple: int,
     length_multiple: int,
@@ -158,66 +175,91 @@ def plan_buckets(
 
     Args:
         lengths_n2: tokens of each source and target, EOS included.
+        portions: which examples come, and how often. Within a shape the fraction of a rate is
+            rounded up, so that each example comes in some epoch.
         tokens_per_batch: rows × S and rows × T of a batch at most.
-        max_length: longer pairs, on either side, are left out.
         shapes: how many shapes at most.
         row_multiple: rows of every batch are a multiple of this, as many as the budget allows.
         length_multiple: S and T are multiples of this.
 
     Raises:
-        UserError: nothing is short enough, or a multiple of rows of the longest exceeds the budget.
+        UserError: a multiple of rows of the longest exceeds the budget.
     """
-    fits = _fitting(lengths_n2, max_length, "data.max_length")
-    units_n2 = -(-lengths_n2 // length_multiple)
-    units_n2[~fits] = 0
-    boxes, box_of = choose_boxes(units_n2, shapes)
-    members = np.argsort(box_of, kind="stable").astype(np.int32)  # those left out: box -1, first
-    ends = np.searchsorted(box_of[members], np.arange(len(boxes) + 1))
-    sizes = [_shape(box * length_multiple, tokens_per_batch, row_multiple) for box in boxes]
-    buckets, counts = [], np.diff(ends)
-    for index, shape in enumerate(sizes):
-        passed, to = _pass_on(sizes, index, int(counts[index]))
+    lengths = lengths_n2[np.concatenate([portion.examples for portion in portions])]
+    longest = int(lengths.max()) + -int(lengths.max()) % length_multiple
+    unit = length_multiple * -(-longest // (UNITS * length_multiple))
+    boxes, box_of = choose_boxes(-(-lengths // unit), shapes)
+    sizes = [
+        _shape(np.minimum(box * unit, longest), tokens_per_batch, row_multiple) for box in boxes
+    ]
+    ends = np.cumsum([len(portion.examples) for portion in portions])[:-1]
+    groups = [  # of each portion, its examples box by box
+        np.split(
+            portion.examples[np.argsort(box, kind="stable")].astype(np.int32),
+            np.cumsum(np.bincount(box, minlength=len(boxes)))[:-1],
+        )
+        for portion, box in zip(portions, np.split(box_of, ends), strict=True)
+    ]
+    contents = [_contents(pools, portions) for pools in zip(*groups, strict=True)]
+    counts = [len(items) + sum(count for _, count in drawn) for items, drawn in contents]
+    buckets = []
+    for index, (shape, (items, drawn)) in enumerate(zip(sizes, contents, strict=True)):
+        passed, to = _pass_on(sizes, index, counts[index])
         counts[index] -= passed
         counts[to] += passed
-        items = members[ends[index] : ends[index + 1]]
-        buckets.append(Bucket(shape, items, passed, to, int(counts[index])))
-    tokens = int(lengths_n2[fits].sum(dtype=np.int64))
-    return Plan(tuple(buckets), None, tokens, int((~fits).sum()))
+        buckets.append(Bucket(shape, items, drawn, passed, to, counts[index]))
+    return Plan(tuple(buckets), None, _tokens(contents, lengths_n2.sum(axis=1)))
 
 
 def plan_packed(
     lengths_n2: Int[np.ndarray, "n 2"],
+    portions: Sequence[Portion],
     *,
     tokens_per_batch: int,
-    max_length: int,
     packed_length: int,
     row_multiple: int,
 ) -> Plan:
     """Puts several pairs into each row of `packed_length` positions a side; one shape.
 
-    Who shares a row is the same in every epoch; rows are shuffled. Arguments and errors are
-    `plan_buckets`'s.
+    Who shares a row is the same in every epoch; rows are shuffled. A row holds examples of one
+    portion and comes as often as they do. Other arguments and errors are `plan_buckets`'s.
     """
-    fits = _fitting(lengths_n2, min(max_length, packed_length), "data.packed_length")
-    kept = np.flatnonzero(fits).astype(np.int32)
-    row_of = pack(lengths_n2[kept], packed_length)
-    splits = np.concatenate([[0], np.cumsum(np.bincount(row_of))])
-    examples = kept[np.argsort(row_of, kind="stable")]
+    examples, sizes, pools, rows = [], [], [], 0
+    for kept, _ in portions:
+        row_of = pack(lengths_n2[kept], packed_length)
+        examples.append(kept[np.argsort(row_of, kind="stable")])
+        sizes.append(np.bincount(row_of))
+        pools.append(np.arange(rows, rows := rows + len(sizes[-1]), dtype=np.int32))
+    order, splits = np.concatenate(examples), np.cumsum(np.concatenate([[0], *sizes]))
     shape = _shape(np.array([packed_length] * 2), tokens_per_batch, row_multiple)
-    rows = np.arange(len(splits) - 1, dtype=np.int32)
-    tokens = int(lengths_n2[kept].sum(dtype=np.int64))
-    bucket = Bucket(shape, rows, 0, 0, len(rows))
-    return Plan((bucket,), (examples, splits), tokens, len(lengths_n2) - len(kept))
+    contents = _contents(pools, portions)
+    count = len(contents[0]) + sum(count for _, count in contents[1])
+    bucket = Bucket(shape, *contents, 0, 0, count)
+    tokens = np.add.reduceat(lengths_n2.sum(axis=1)[order], splits[:-1])
+    return Plan((bucket,), (order.astype(np.int32), splits), _tokens([contents], tokens))
 
 
-def _fitting(lengths_n2: Int[np.ndarray, "n 2"], limit: int, key: str) -> Bool[np.ndarray, " n"]:
-    fits = lengths_n2.max(axis=1) <= limit
-    if not fits.any():
-        raise UserError(
-            f"{key} is {limit} tokens, but the shortest of {len(fits)} sentence pairs has "
-            f"{lengths_n2.max(axis=1).min()}: raise it"
-        )
-    return fits
+Contents = tuple[Int[np.ndarray, " _"], tuple[tuple[Int[np.ndarray, " _"], int], ...]]
+
+
+def _contents(pools: Sequence[Int[np.ndarray, " _"]], portions: Sequence[Portion]) -> Contents:
+    """A bucket's items that come in every epoch, and the pools of which some are drawn."""
+    items, drawn = [], []
+    for pool, (_, rate) in zip(pools, portions, strict=True):
+        items.append(np.tile(pool, int(rate)))
+        # Not above what the rate says because 0.07 * 100 is 7.000000000000001.
+        if len(pool) and (count := math.ceil((rate - int(rate)) * len(pool) - 1e-9)):
+            drawn.append((pool, count))
+    return np.concatenate(items), tuple(drawn)
+
+
+def _tokens(contents: Sequence[Contents], sizes: Int[np.ndarray, " items"]) -> int:
+    """Tokens of an epoch, given each item's; of a pool that is drawn from, on average."""
+    total = 0.0
+    for items, drawn in contents:
+        total += int(sizes[items].sum(dtype=np.int64))
+        total += sum(count * float(sizes[pool].mean()) for pool, count in drawn)
+    return round(total)
 
 
 def _shape(box: Int[np.ndarray, " 2"], tokens_per_batch: int, row_multiple: int) -> Shape:

@@ -1,17 +1,18 @@
-"""Lines of bytes: read from files in step, and made into sentences or refused by file and line."""
+"""Lines of bytes: read from files in step, and made into sentence pairs."""
 
 import codecs
 import gzip
 import hashlib
 import itertools
-import logging
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
-log = logging.getLogger(__name__)
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]").search  # category Cc, but for the tab
 
 
 def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
@@ -45,45 +46,25 @@ def _lines(path: str) -> Iterator[bytes]:
         raise UserError(f"{path}: {error.strerror}; check the path in data.text") from error
 
 
-def decode(
-    pairs: Iterable[tuple[bytes, bytes]], where: Callable[[int, int], str], on_bad_line: str
-) -> Iterator[tuple[str, str]]:
-    """Bytes to text.
+def decode(lines: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
+    """Bytes of source and target to text: a pair for each, whatever is wrong with it.
 
-    Args:
-        pairs: lines of source and target, which should be UTF-8 and not empty.
-        where: names a line in a message, given its side (0 or 1) and its number from 1.
-        on_bad_line: "refuse" raises a UserError; "skip" leaves the pair out and logs how many.
+    Bytes that are not UTF-8 become U+FFFD. What is wrong stands in the pair's `problems`.
     """
-    bad, total, first = 0, 0, ""
-    for number, sides in enumerate(pairs, 1):
-        total, texts = number, []
-        for side, line in enumerate(sides):
+    for source, target in lines:
+        problems, sides = Problem(0), []
+        for line in (source, target):
             try:
-                texts.append(_sentence(line))
-            except ValueError as error:
-                problem = f"{where(side, number)}: {error}"
-                if on_bad_line == "refuse":
-                    raise UserError(
-                        f"{problem}; mend it, or leave such pairs out with data.on_bad_line=skip"
-                    ) from None
-                bad, first = bad + 1, first or problem
-                break
-        else:
-            yield texts[0], texts[1]
-    if bad:
-        log.warning("left out %d bad pairs of %d; the first is %s", bad, total, first)
-
-
-def _sentence(line: bytes) -> str:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = line[error.start]
-        raise ValueError(f"not UTF-8 (byte 0x{byte:02x}, the line's {error.start + 1}th)") from None
-    if not text.strip():
-        raise ValueError("an empty sentence")
-    return text
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                text = line.decode("utf-8", errors="replace")
+                problems |= Problem.NOT_UTF8
+            if CONTROL(text):
+                problems |= Problem.CONTROL_CHARACTERS
+            if not text.strip():
+                problems |= Problem.EMPTY
+            sides.append(text)
+        yield Pair(sides[0], sides[1], problems)
 
 
 def file_digest(path: str | Path) -> str:

@@ -1,10 +1,13 @@
 """Batches as arrays: `batch = f(seed, step)`, in whole or the rows that one host reads."""
 
+import bisect
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Generic, Self, TypeVar
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -18,42 +21,107 @@ from transformer.data.tokenizers import BOS
 Item = TypeVar("Item")
 
 
-class Batches:
-    """The batches of a run by step, from 0 on without end: a pure function of (store, plan, seed).
+@runtime_checkable
+class Epochs(Protocol):
+    """The epochs of a run, one after another without end."""
 
-    Leaves are NumPy arrays, laid out as transformer/batch.py shows.
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def plan(self) -> Plan:
+        """Of an epoch like the others: sampled ones each have their own."""
+        ...
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """(epoch, index within it) of the run's batch `index`."""
+        ...
+
+    def open(self, epoch: int) -> tuple[Store, Plan]: ...
+
+
+@dataclass(frozen=True)
+class Same:
+    """Epochs of one store and one plan."""
+
+    store: Store
+    plan: Plan
+
+    def locate(self, index: int) -> tuple[int, int]:
+        return divmod(index, self.plan.batches_per_epoch)
+
+    def open(self, epoch: int) -> tuple[Store, Plan]:
+        return self.store, self.plan
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a run by step, from 0 on without end: a pure function of (epochs, seed).
+
+    Leaves are NumPy arrays, laid out as transformer/batch.py shows. Step k is the k-th batch of
+    those that are not passed over.
     """
 
-    def __init__(self, store: Store, plan: Plan, seed: int | None):
-        self.store = store
-        self.plan = plan
-        self._seed = seed
+    epochs: Epochs
+    seed: int | None
+    passed_over: tuple[int, ...] = ()  # positions, rising
+
+    @property
+    def store(self) -> Store:
+        return self.epochs.store
+
+    @property
+    def plan(self) -> Plan:
+        return self.epochs.plan
+
+    def without(self, positions: Iterable[int]) -> Self:
+        """The same batches, with these passed over too."""
+        return replace(self, passed_over=tuple(sorted({*self.passed_over, *positions})))
+
+    def position(self, step: int) -> int:
+        """The batch's index among all, those passed over included."""
+        before = [position - index for index, position in enumerate(self.passed_over)]
+        return step + bisect.bisect_right(before, step)
 
     def locate(self, step: int) -> tuple[int, int]:
         """(epoch, index within it) of a step."""
-        return divmod(step, self.plan.batches_per_epoch)
+        return self.epochs.locate(self.position(step))
 
     def shape(self, step: int) -> Shape:
-        return self.plan.shape(self._seed, *self.locate(step))
+        epoch, index = self.locate(step)
+        return self.epochs.open(epoch)[1].shape(self.seed, epoch, index)
 
     def layout(self, step: int) -> Rows:
         """Which examples are in which row."""
-        return self.plan.rows(self._seed, *self.locate(step))
+        return self._open(step)[1]
 
     def examples(self, step: int) -> Int[np.ndarray, " n"]:
-        """Store indices of a batch's examples, row by row."""
+        """Store indices of a batch's examples, row by row; line numbers of the corpus less 1."""
         return self.layout(step).examples
 
     def target_tokens(self, step: int) -> int:
         """Target tokens of a batch, padding left out."""
-        return int(self.store.lengths[self.examples(step), 1].sum())
+        store, rows = self._open(step)
+        return int(store.lengths[rows.examples, 1].sum())
+
+    def batch_digest(self, step: int) -> str:
+        """CRC-32 of which examples are in which row, as 8 hexadecimal digits."""
+        rows = self.layout(step)
+        crc = zlib.crc32(rows.examples.astype("<i8").tobytes())
+        return f"{zlib.crc32(rows.splits.astype('<i8').tobytes(), crc):08x}"
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows start to stop of a batch; no others are read."""
-        return assemble(self.store, self.layout(step).select(start, stop))
+        store, rows = self._open(step)
+        return assemble(store, rows.select(start, stop))
 
     def __getitem__(self, step: int) -> Batch:
-        return assemble(self.store, self.layout(step))
+        return assemble(*self._open(step))
+
+    def _open(self, step: int) -> tuple[Store, Rows]:
+        epoch, index = self.locate(step)
+        store, plan = self.epochs.open(epoch)
+        return store, plan.rows(self.seed, epoch, index)
 
 
 def in_order(store: Store, plan: Plan) -> Batches:
@@ -61,7 +129,7 @@ def in_order(store: Store, plan: Plan) -> Batches:
 
     They come shape by shape; `examples(step)` says whose results they are.
     """
-    return Batches(store, plan, None)
+    return Batches(Same(store, plan), None)
 
 
 def assemble(store: Store, rows: Rows) -> Batch:

@@ -1,4 +1,4 @@
-"""Corpora: aligned sentence pairs from text files, from TFDS, or from our own grammar.
+"""Corpora: aligned sentence pairs from text files, from TFDS, from our own grammar, or several.
 
 A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields are the keys of its
 section under `data` in experiments/base.py.
@@ -6,7 +6,7 @@ section under `data` in experiments/base.py.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from transformer.data import tfds_builders
 from transformer.data.lines import aligned, decode, file_digest
+from transformer.data.pairs import Pair
 from transformer.errors import UserError
 
 TFDS_CHUNK = 1024  # examples read at a time
@@ -25,12 +26,20 @@ class Corpus(Protocol):
 
     def has(self, split: str) -> bool: ...
 
-    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
-        """(source, target) in corpus order, streaming. Raises UserError on what cannot be read."""
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """Every pair in corpus order, streaming, whatever is wrong with it.
+
+        Raises:
+            UserError: there is no such split, or it cannot be read as a whole.
+        """
         ...
 
     def fingerprint(self, split: str) -> str:
         """Hexadecimal; changes whenever `pairs(split)` could."""
+        ...
+
+    def origins(self, split: str) -> dict[str, str]:
+        """Where `pairs(split)` comes from, for people: by name, in the order of `Pair.part`."""
         ...
 
 
@@ -39,8 +48,7 @@ class Text:
     """Two aligned files a split, plain or .gz, UTF-8, one sentence a line; "" = no such split.
 
     A line ends at \\n or \\r\\n and nowhere else: whatever else Unicode calls a line break belongs
-    to the sentence. A bad line (not UTF-8, or empty) is refused by file and line, or skipped with
-    its counterpart when `on_bad_line` is "skip". Files of different lengths are always refused.
+    to the sentence. Files of different lengths are refused.
     """
 
     train_source: str
@@ -49,7 +57,6 @@ class Text:
     dev_target: str
     test_source: str
     test_target: str
-    on_bad_line: str
 
     def __post_init__(self) -> None:
         for split in ("train", "dev", "test"):
@@ -67,15 +74,11 @@ class Text:
     def has(self, split: str) -> bool:
         return bool(self._paths(split)[0])
 
-    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
         paths = self._paths(split)
-
-        def where(side: int, number: int) -> str:
-            return f"{paths[side]}:{number}"
-
         empty = True
-        for pair in decode(aligned(*paths), where, self.on_bad_line):
+        for pair in decode(aligned(*paths)):
             empty = False
             yield pair
         if empty:
@@ -83,7 +86,10 @@ class Text:
 
     def fingerprint(self, split: str) -> str:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        return _digest("text", self.on_bad_line, *map(file_digest, self._paths(split)))
+        return _digest("text", *map(file_digest, self._paths(split)))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"text": " and ".join(self._paths(split))}
 
 
 @dataclass(frozen=True)
@@ -101,27 +107,23 @@ class Tfds:
     dev: str
     test: str
     data_dir: str  # "" = TFDS's own default
-    on_bad_line: str
 
     def has(self, split: str) -> bool:
         return bool(getattr(self, split))
 
-    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         _require_split(self, split, f"data.tfds.{split}")
         tfds_builders.prepare(self._builder)
-        part = getattr(self, split)
-
-        def where(side: int, number: int) -> str:
-            language = (self.source_language, self.target_language)[side]
-            return f"{self._builder.info.full_name} {part}, example {number}, {language!r}"
-
-        yield from decode(self._examples(part), where, self.on_bad_line)
+        yield from decode(self._examples(getattr(self, split)))
 
     def fingerprint(self, split: str) -> str:
         _require_split(self, split, f"data.tfds.{split}")
         info = self._builder.info  # name, configuration and version: known before the data is there
         languages = (self.source_language, self.target_language)
-        return _digest("tfds", info.full_name, getattr(self, split), *languages, self.on_bad_line)
+        return _digest("tfds", info.full_name, getattr(self, split), *languages)
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"tfds": f"{self._builder.info.full_name} {getattr(self, split)}"}
 
     def _examples(self, part: str) -> Iterator[tuple[bytes, bytes]]:
         try:
@@ -153,24 +155,60 @@ class CasaRoja:
     train_size: int
     dev_size: int
     test_size: int
-    on_bad_line: str = "refuse"  # every source takes it; a grammar writes no bad lines
 
     def has(self, split: str) -> bool:
         return getattr(self, f"{split}_size") > 0
 
-    def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    def pairs(self, split: str) -> Iterator[Pair]:
         from transformer.data import casa_roja
 
         size, limit = getattr(self, f"{split}_size"), casa_roja.count_pairs(split)
         if size > limit:
             raise UserError(f"data.casa_roja.{split}_size is {size:,}; the grammar gives {limit:,}")
-        yield from casa_roja.pairs(split, size)
+        for source, target in casa_roja.pairs(split, size):
+            yield Pair(source, target)
 
     def fingerprint(self, split: str) -> str:
         # The grammar's source text is its version: nobody has to remember to raise a number.
         files = sorted((Path(__file__).parent / "casa_roja").glob("*.py"))
         size = getattr(self, f"{split}_size")
         return _digest("casa_roja", split, size, *map(file_digest, files))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"casa_roja": f"{getattr(self, f'{split}_size'):,} pairs of the grammar"}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The training pairs of several corpora one after another; how often each comes is a plan's.
+
+    The other splits are those of the first part that has them.
+    """
+
+    parts: Mapping[str, Corpus]
+
+    def has(self, split: str) -> bool:
+        return any(part.has(split) for part in self.parts.values())
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        for index, part in enumerate(self._of(split).values()):
+            for pair in part.pairs(split):
+                yield pair._replace(part=index)
+
+    def fingerprint(self, split: str) -> str:
+        return _digest("mixture", *(part.fingerprint(split) for part in self._of(split).values()))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {
+            name: "; ".join(part.origins(split).values()) for name, part in self._of(split).items()
+        }
+
+    def _of(self, split: str) -> dict[str, Corpus]:
+        """The parts that make up a split."""
+        having = {name: part for name, part in self.parts.items() if part.has(split)}
+        if not having:
+            raise UserError(f"no part of data.mixture has a {split} split: give one of them one")
+        return having if split == "train" else dict([next(iter(having.items()))])
 
 
 SOURCES: dict[str, type[Text] | type[Tfds] | type[CasaRoja]] = {

@@ -2,10 +2,12 @@
 
 `<cache_dir>/<key>/tokens.bin` holds every sentence's ids, EOS included, end to end: source 0,
 target 0, source 1, target 1 ... (uint16, or int32 for vocabularies above 65,536).
-`offsets.npy` (int64, 2n + 1) says where each begins. The key is a hash of all that went in, so a
-folder is never updated: it is right, or it is damaged and built anew.
+`offsets.npy` (int64, 2n + 1) says where each begins, `pairs.npy` (`PAIR`) what else is known of
+each pair. Pair i is line i + 1 of the corpus, whatever is wrong with it. The key is a hash of all
+that went in, so a folder is never updated: it is right, or it is damaged and built anew.
 """
 
+import array
 import hashlib
 import itertools
 import logging
@@ -17,31 +19,56 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Int, Integer, UInt8, UInt16, UInt64
 
 from transformer.data.arrays import ranges
+from transformer.data.pairs import Pair, Problem
 from transformer.data.tokenizers import EOS, Tokenizer
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the layout above: raise it when that changes
+VERSION = 2  # of the layout above: raise it when that changes
 CHUNK = 32_768  # pairs tokenised at a time
 ABANDONED = 24 * 3600  # seconds after which an unfinished folder is a killed builder's
+
+PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
+Chunk = tuple[list[list[int]], np.ndarray]  # sentences, EOS last, side by side; PAIR of each pair
 
 
 class Store:
     """n tokenised sentence pairs. Every sentence ends in EOS."""
 
-    def __init__(self, tokens: Integer[np.ndarray, " tokens"], offsets: Int[np.ndarray, " ends"]):
+    def __init__(
+        self,
+        tokens: Integer[np.ndarray, " tokens"],
+        offsets: Int[np.ndarray, " ends"],
+        pairs: np.ndarray,
+    ):
         self._tokens = tokens
         self._offsets = offsets
+        self.pairs = pairs  # PAIR of each
         self.lengths: Int[np.ndarray, "n 2"] = (
             np.diff(offsets).astype(np.int32).reshape(-1, 2)
         )  # tokens of source and target, EOS included
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def problems(self) -> UInt8[np.ndarray, " n"]:
+        """`Problem`s of each pair, as far as the corpus alone tells them."""
+        return self.pairs["problems"]
+
+    @property
+    def parts(self) -> UInt16[np.ndarray, " n"]:
+        """Which part of a mixture each pair is of; 0 where there is none."""
+        return self.pairs["part"]
+
+    @property
+    def digests(self) -> UInt64[np.ndarray, " n"]:
+        """Equal for pairs of equal text, normalised; of stores made by the same tokenizer."""
+        return self.pairs["digest"]
 
     def source(self, index: int) -> Integer[np.ndarray, " length"]:
         """Ids of one source sentence, EOS last (uint16 or int32)."""
@@ -63,16 +90,9 @@ def store_key(corpus: str, tokenizer: str) -> str:
 
 
 def open_store(
-    cache_dir: Path,
-    pairs: Callable[[], Iterator[tuple[str, str]]],
-    tokenizer: Tokenizer,
-    *,
-    key: str,
+    cache_dir: Path, pairs: Callable[[], Iterator[Pair]], tokenizer: Tokenizer, *, key: str
 ) -> Store:
     """The store called `key`, built first if it is not there whole.
-
-    Any number of processes may do this at once: each builds in a folder of its own, the first to
-    finish renames it into place, and the others drop theirs.
 
     Args:
         cache_dir: folder of stores; made if missing.
@@ -83,8 +103,22 @@ def open_store(
     Raises:
         UserError: the corpus is bad or empty, or `cache_dir` cannot be written.
     """
-    folder = Path(cache_dir) / key
-    dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.int32)
+    return open_chunks(
+        Path(cache_dir) / key, lambda: _encoded(pairs(), tokenizer), vocab_size=tokenizer.size
+    )
+
+
+def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_size: int) -> Store:
+    """The store in `folder`, made of `chunks` first if it is not there whole.
+
+    Any number of processes may do this at once: each builds in a folder of its own, the first to
+    finish renames it into place, and the others drop theirs. What a store has mapped stays whole
+    when its folder is deleted.
+
+    Raises:
+        UserError: there are no pairs, or `folder` cannot be written.
+    """
+    dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
     try:
         return _read(folder, dtype)
     except FileNotFoundError as error:
@@ -93,56 +127,80 @@ def open_store(
     except (OSError, EOFError, ValueError) as error:
         log.warning("%s is damaged (%s): building it anew", folder, error)
 
-    unfinished = folder.with_name(f".{key}.{uuid.uuid4().hex}")
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.parent.glob(f".{key}.*"):
+        for old in folder.parent.glob(f".{folder.name}.*"):
             if time.time() - old.stat().st_mtime > ABANDONED:
                 shutil.rmtree(old, ignore_errors=True)
         unfinished.mkdir()
+        _build(unfinished, chunks(), dtype)
+        store = _read(unfinished, dtype)
+        _move_into_place(unfinished, folder, dtype)
+        return store
     except OSError as error:
         raise UserError(
-            f"data.cache_dir={cache_dir}: {error.strerror}; name a folder that can be written"
+            f"data.cache_dir={folder.parent}: {error.strerror or error}; name a folder that can be "
+            "written, with room in it"
         ) from error
-    try:
-        _build(unfinished, pairs(), tokenizer, dtype)
-        _move_into_place(unfinished, folder, dtype)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return _read(folder, dtype)
 
 
 def _read(folder: Path, dtype: np.dtype) -> Store:
     offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+    pairs = np.load(folder / "pairs.npy")
     size = (folder / "tokens.bin").stat().st_size
     if size != offsets[-1] * dtype.itemsize:
         raise ValueError(f"tokens.bin has {size} bytes, not {offsets[-1] * dtype.itemsize}")
-    store = Store(np.memmap(folder / "tokens.bin", dtype, mode="r"), offsets)
+    store = Store(np.memmap(folder / "tokens.bin", dtype, mode="r"), offsets, pairs)
     if offsets[0] != 0 or store.lengths.min() < 1:
         raise ValueError("offsets.npy does not rise from 0")
+    if pairs.dtype != PAIR or len(pairs) != len(store):
+        raise ValueError(f"pairs.npy does not describe {len(store)} pairs")
     return store
 
 
-def _build(
-    folder: Path, pairs: Iterator[tuple[str, str]], tokenizer: Tokenizer, dtype: np.dtype
-) -> None:
-    started, lengths = time.monotonic(), [np.zeros(1, np.int64)]
+def _encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[Chunk]:
+    while chunk := list(itertools.islice(pairs, CHUNK)):
+        sentences = tokenizer.encode([side for p in chunk for side in (p.source, p.target)])
+        for sentence in sentences:
+            sentence.append(EOS)
+        known = np.zeros(len(chunk), PAIR)
+        known["problems"] = [pair.problems for pair in chunk]
+        known["part"] = [pair.part for pair in chunk]
+        both = zip(sentences[::2], sentences[1::2], strict=True)
+        known["digest"] = [_digest(source + target) for source, target in both]
+        yield sentences, known
+
+
+def _digest(ids: list[int]) -> int:
+    """Of a pair's ids. Equal ids are equal normalised text; EOS parts the two sides."""
+    return int.from_bytes(hashlib.blake2b(array.array("i", ids), digest_size=8).digest(), "little")
+
+
+def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
+    started, lengths, known = time.monotonic(), [np.zeros(1, np.int64)], []
     with open(folder / "tokens.bin", "wb") as file:
-        while chunk := list(itertools.islice(pairs, CHUNK)):
-            sentences = tokenizer.encode([side for pair in chunk for side in pair])
-            for sentence in sentences:
-                sentence.append(EOS)
+        for sentences, pairs in chunks:
             lengths.append(np.fromiter(map(len, sentences), np.int64, len(sentences)))
             flat = itertools.chain.from_iterable(sentences)
             np.fromiter(flat, dtype, int(lengths[-1].sum())).tofile(file)
+            # What is nothing but EOS had no text that the tokenizer keeps.
+            pairs["problems"][lengths[-1].reshape(-1, 2).min(axis=1) == 1] |= int(Problem.EMPTY)
+            known.append(pairs)
         _sync(file)
-    if len(lengths) == 1:
+    if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")
-    with open(folder / "offsets.npy", "wb") as file:
-        np.save(file, np.cumsum(np.concatenate(lengths)))
-        _sync(file)
-    count = sum(map(len, lengths)) // 2
-    log.info("tokenised %d sentence pairs in %.1f s", count, time.monotonic() - started)
+    pairs = np.concatenate(known)
+    again = np.ones(len(pairs), bool)
+    again[np.unique(pairs["digest"], return_index=True)[1]] = False
+    pairs["problems"][again] |= int(Problem.DUPLICATES)
+    for name, content in (("offsets", np.cumsum(np.concatenate(lengths))), ("pairs", pairs)):
+        with open(folder / f"{name}.npy", "wb") as file:
+            np.save(file, content)
+            _sync(file)
+    log.info("tokenised %d sentence pairs in %.1f s", len(pairs), time.monotonic() - started)
 
 
 def _sync(file) -> None:

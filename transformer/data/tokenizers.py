@@ -18,8 +18,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+import numpy as np
 import sentencepiece
+from jaxtyping import Integer
 
+from transformer.data import subwords
+from transformer.data.pairs import Pair
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ TRAINING_THREADS = 16
 
 
 def train(
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[Pair],
     path: Path,
     *,
     kind: str,
@@ -47,7 +51,7 @@ def train(
     The model has fewer than `vocab_size` pieces where the text does not support as many.
 
     Args:
-        pairs: (source, target); read once.
+        pairs: read once.
         kind: "bpe" or "unigram".
         vocab_size: pieces at most; the four special ones and 256 bytes included.
         character_coverage: share of the text's characters that get a piece of their own.
@@ -57,7 +61,8 @@ def train(
     Raises:
         UserError: `vocab_size` is too small for the alphabet, or there is no text.
     """
-    sentences = [side for pair in evenly_spaced(pairs, train_sentences) for side in pair]
+    chosen = evenly_spaced(pairs, train_sentences)
+    sentences = [side for pair in chosen for side in (pair.source, pair.target)]
     if not sentences:
         raise UserError("no sentences to train a tokenizer on: the training split is empty")
     model = io.BytesIO()
@@ -119,6 +124,38 @@ class Tokenizer:
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Ids of each sentence, without BOS or EOS."""
         return self._processor.encode(sentences, num_threads=-1)  # all cores
+
+    def sample(
+        self, sentences: list[str], probability: float, seeds: Integer[np.ndarray, " n"]
+    ) -> list[list[int]]:
+        """Ids of each sentence, cut into pieces at random; see `subwords.sample`.
+
+        Each sentence's seed alone decides how it is cut, in this process and in any other.
+        """
+        kind, scores = self._scores
+        ids = []
+        for text, seed in zip(self._processor.normalize(sentences), seeds.tolist(), strict=True):
+            pieces = subwords.sample(text, scores, kind=kind, probability=probability, seed=seed)
+            ids.append([i for piece in pieces for i in self._ids(piece)])
+        return ids
+
+    @functools.cached_property
+    def _scores(self) -> tuple[str, dict[str, float]]:
+        """The model's kind, and the score of each piece that text is cut into."""
+        from sentencepiece import sentencepiece_model_pb2
+
+        proto = sentencepiece_model_pb2.ModelProto.FromString(  # pyright: ignore
+            self._processor.serialized_model_proto()
+        )
+        spec = proto.trainer_spec
+        kind = spec.ModelType.Name(spec.model_type).lower()
+        return kind, {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
+
+    def _ids(self, piece: str) -> list[int]:
+        """Of a piece, or of the bytes of a character that is none."""
+        if piece in self._scores[1]:
+            return [self._processor.piece_to_id(piece)]
+        return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in piece.encode()]
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special ids and those above the vocabulary are dropped.

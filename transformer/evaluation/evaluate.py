@@ -58,7 +58,7 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
     """
     likelihood = LikelihoodEvaluator(experiment, split)(params)
     pairs = list(experiment.corpus.pairs(split))
-    sources, references = [source for source, _ in pairs], [target for _, target in pairs]
+    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     longest = int(experiment.store(split).lengths.max())
     translator = open_translator(experiment, params, max_length=longest)
     translations = [best[0].text for best in translator.translate(sources)]

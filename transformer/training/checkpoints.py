@@ -1,11 +1,16 @@
-"""A run's checkpoints: written by Orbax in the background, whole or not at all.
+"""A run's checkpoints: written by Orbax in the background, whole or not at all, and checked.
 
 A checkpoint is the directory `checkpoints/<step>` with items of its own: `params` (all that
 translation reads), `ema` (their running average, where there is one), `rest` (step, seed, optimizer
-state) and `meta` (JSON: what the host carries, such as early stopping's best score).
+state and what else the step carries) and `meta` (JSON: what the host carries, a digest of every
+array, and a digest of the JSON itself). What is read and does not have its digest is never used:
+training goes on from the newest checkpoint that is whole, and moves damaged ones to `damaged/`.
 """
 
 import contextlib
+import hashlib
+import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -13,13 +18,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
 
+from transformer import distributed
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models.parameters import Params
+from transformer.run_directory import write_json
+from transformer.training import storage
+from transformer.training.digests import digests
 from transformer.training.step import TrainState
+
+log = logging.getLogger(__name__)
+
+Meta = dict[str, Any]
+
+
+class Unusable(UserError):
+    """A checkpoint cannot be used; the message says which and why."""
 
 
 class Checkpoints:
@@ -40,42 +56,24 @@ class Checkpoints:
         lower_is_better: bool,
         read_only: bool = False,
     ):
-        # Regular ones are counted apart, so that those of a stop or a best score displace none.
-        regular = EveryNSteps(config.every, max_to_keep=config.keep_last)
-        policies: list[Any] = [regular, LatestN(1)]
-        if config.keep_best:
-            policies.append(
-                BestN(
-                    get_metric_fn=lambda metrics: metrics["rank"],
-                    reverse=False,
-                    n=config.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
         self.directory = directory.absolute()
+        self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
-        self._every = config.every
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy(policies),
-                best_fn=lambda metrics: metrics["rank"],  # without it no scores are written
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=True,
-            ),
-        )
+        self._scores: dict[int, float] = {}
+        self._manager = storage.manager(self.directory, kept=self._kept, read_only=read_only)
+        for step in self.steps:
+            with contextlib.suppress(Unusable):  # said when it is to be used
+                self._note_score(step, self.meta(step)["score"])
 
     @property
     def steps(self) -> list[int]:
-        """Steps with a whole checkpoint, rising."""
+        """Steps with a checkpoint, rising."""
         return sorted(self._manager.all_steps())
 
     @property
     def best_step(self) -> int | None:
         """The first step whose development score was best; None where none was scored."""
-        ranked = [(m["rank"], s) for s in self.steps if (m := self._manager.metrics(s))]
-        return max(ranked)[1] if ranked else None
+        return next(iter(self._ranked(self.steps)), None)
 
     def recent(self, count: int) -> list[int]:
         """The newest checkpoint and the regular ones before it, `count` in all.
@@ -84,59 +82,173 @@ class Checkpoints:
         averages the same ones as a run that was not.
         """
         steps = self.steps
-        regular = [step for step in steps[:-1] if step % self._every == 0]
-        return [*regular, *steps[-1:]][-count:]
+        return [*self._regular(steps[:-1]), *steps[-1:]][-count:]
 
-    def save(self, state: TrainState, meta: dict[str, Any], score: float | None) -> None:
-        """Starts writing; returns when the arrays are copied off the device's memory."""
+    def _regular(self, steps: list[int]) -> list[int]:
+        return [step for step in steps if step % self._config.every == 0]
+
+    def _ranked(self, steps: list[int]) -> list[int]:
+        """Those with a score, best first, the earlier of two equals first."""
+        scored = [step for step in steps if step in self._scores]
+        return sorted(scored, key=lambda step: (-self._sign * self._scores[step], step))
+
+    def _kept(self, steps: list[int]) -> list[int]:
+        # Regular ones are counted apart, so that those of a stop or a best score displace none.
+        regular = self._regular(steps)[-self._config.keep_last :]
+        return [*regular, *self._ranked(steps)[: self._config.keep_best], *steps[-1:]]
+
+    def _note_score(self, step: int, score: float | None) -> None:
+        if score is not None and math.isfinite(score):
+            self._scores[step] = score
+
+    def save(self, state: TrainState, meta: Meta, score: float | None) -> None:
+        """Starts writing; returns when the arrays are copied off the device's memory.
+
+        Args:
+            state: what training carries on the devices.
+            meta: what it carries on the host, JSON; its `step` names the checkpoint.
+            score: what the development set gave at this step, if it was looked at.
+
+        Raises:
+            UserError: this checkpoint or the one before could not be written.
+        """
         step = int(meta["step"])
         if step in self._manager.all_steps():
             return
-        metrics = None
-        if score is not None and math.isfinite(score):
-            metrics = {"rank": [self._sign * score, -step]}
-        items = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(meta)),
-            metrics=metrics,
-            force=True,
-        )
+        self._note_score(step, score)
+        items = _items(state)
+        meta = {**meta, "score": score, "digests": digests(items)}
+        arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        with self._writing(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(_sealed(meta))),
+                force=True,
+            )
 
-    def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    def amend(self, step: int, meta: Meta, score: float | None) -> None:
+        """Replaces the host's part of a checkpoint, for what was found out after it was saved."""
+        self._note_score(step, score)
+        known = self.meta(step)["digests"]
+        content = _sealed({**meta, "score": score, "digests": known})
+        distributed.first_then_all("amend", lambda: write_json(self._meta_path(step), content))
+
+    def newest(self, abstract: TrainState) -> tuple[TrainState, Meta] | None:
+        """The newest whole checkpoint, placed as `abstract` says; None where there is none yet.
+
+        Damaged ones after it are named in the log, and moved to `damaged/` beside this directory,
+        as training will come to their steps again.
+
+        Raises:
+            UserError: there are checkpoints, and none is whole.
+        """
+        unusable: list[Unusable] = []
+        damaged: list[int] = []
+        for step in reversed(self.steps):
+            try:
+                found = self.restore(abstract, step)
+            except Unusable as error:
+                log.warning("%s", error)
+                unusable.append(error)
+                damaged.append(step)
+                continue
+            if damaged:
+                distributed.first_then_all("damaged", lambda: self._move_away(damaged))
+                self._manager.reload()
+                log.warning("going on from step %d, the newest whole checkpoint", step)
+            return found
+        if unusable:
+            raise UserError(
+                f"none of the {len(unusable)} checkpoints in {self.directory} can be used; "
+                f"{unusable[0]}; move that directory away to train from the start"
+            )
+        return None
+
+    def _move_away(self, steps: list[int]) -> None:
+        folder = self.directory.parent / "damaged"
+        folder.mkdir(exist_ok=True)
+        for step in steps:
+            number = sum(1 for old in folder.iterdir() if old.name.split(".")[0] == str(step))
+            name = f"{step}.{number}" if number else str(step)
+            (self.directory / str(step)).rename(folder / name)
+
+    def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, Meta]:
         """The state at `step`, placed as `abstract` says, and the meta saved with it.
 
         Raises:
-            UserError: the checkpoint is damaged, or was made by another model.
+            Unusable: the checkpoint is damaged, or was made by another model.
         """
-        items = {name: ocp.args.StandardRestore(item) for name, item in _items(abstract).items()}
-        got = self._read(step, {**items, "meta": ocp.args.JsonRestore()})
-        ema = got["ema"] if "ema" in items else ()
-        return TrainState(params=got["params"], ema=ema, **got["rest"]), got["meta"]
+        wanted = _items(abstract)
+        got, meta = self._read(step, wanted), self.meta(step)
+        ema = got["ema"] if "ema" in wanted else ()
+        return TrainState(params=got["params"], ema=ema, **got["rest"]), meta
 
     def params(self, abstract: Params, steps: list[int], item: str = "params") -> Params:
         """The mean of the parameters at these steps (AIAYN §6.1 averages the last checkpoints).
 
         `item` is "params", or "ema" for their running average.
+
+        Raises:
+            Unusable: one of the checkpoints is damaged, or was made by another model.
         """
-        restore = {item: ocp.args.StandardRestore(abstract)}
-        total = self._read(steps[0], restore)[item]
+        total = self._read(steps[0], {item: abstract})[item]
         for step in steps[1:]:
-            total = jax.tree.map(jnp.add, total, self._read(step, restore)[item])
+            more = self._read(step, {item: abstract})[item]
+            total = jax.tree.map(jnp.add, total, more)
         return jax.tree.map(lambda x: x / len(steps), total) if len(steps) > 1 else total
 
-    def _read(self, step: int, args: dict[str, Any]) -> Any:
+    def meta(self, step: int) -> Meta:
+        """The host's part of a checkpoint. Raises Unusable where it is damaged."""
+        path = self._meta_path(step)
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            if _sealed(meta)["seal"] != meta["seal"]:
+                raise ValueError("it is not what was written")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._unusable(step, f"meta: {error!r}") from error
+        return meta
+
+    def _meta_path(self, step: int) -> Path:
+        return self.directory / str(step) / "meta" / "metadata"
+
+    def _read(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Items of a checkpoint by name, checked; all processes come to the same verdict."""
+        got, failed = {}, None
+        try:
+            known = self.meta(step)["digests"]
+            for name, abstract in wanted.items():
+                got[name] = storage.read(self.directory / str(step) / name, abstract)
         except (MemoryError, PermissionError):
             raise
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            failed = error if isinstance(error, Unusable) else self._unusable(step, error)
+        if not distributed.all_true(failed is None):
+            raise failed or self._unusable(step, "another process cannot read it")
+        for name, digest in digests(got).items():
+            if known.get(name) != digest:
+                raise self._unusable(step, f"{name} is not what was written")
+        return got
+
+    def _unusable(self, step: int, reason: object) -> Unusable:
+        shown = " ".join(str(reason).split())[:200] or type(reason).__name__
+        return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({shown})")
+
+    @contextlib.contextmanager
+    def _writing(self, step: int | None = None):
+        """Says in one line what cannot be written, wherever Orbax notices it."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            which = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
+            reason = " ".join(str(error).split())
+            if "No space left" in reason or "Disk quota" in reason or "no space" in reason:
+                reason = "no space left on the disk"
             raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be read ({reason}): if it is "
-                "damaged, move that directory away to go on from the one before"
+                f"{which}, or the one before, cannot be written to {self.directory} "
+                f"({reason[:200]}): make room there; the older ones are whole, and the same "
+                "command goes on from the newest"
             ) from error
 
     def reached_preemption(self, step: int) -> bool:
@@ -144,11 +256,13 @@ class Checkpoints:
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything that was saved is on disk. Raises UserError if it cannot be."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
 
 
 def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Checkpoints:
@@ -189,14 +303,27 @@ def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[
                 f"{', best' if best else ''} and steps {', '.join(map(str, steps))}"
             )
         item = "ema" if running else "params"
-        got = checkpoints.params(experiment.abstract_params, chosen, item)
+        try:
+            got = checkpoints.params(experiment.abstract_params, chosen, item)
+        except Unusable as error:
+            whole = ", ".join(str(step) for step in steps if f"/{step} " not in str(error))
+            raise UserError(f"{error}: take another, --checkpoint=STEP of {whole or 'none'}") from (
+                error
+            )
     if len(chosen) == 1:
         return got, f"the {'running average' if running else 'checkpoint'} at step {chosen[0]:,}"
     return got, f"the mean of {len(chosen)} checkpoints, steps {chosen[0]:,} to {chosen[-1]:,}"
 
 
+def _sealed(meta: Meta) -> Meta:
+    """With a digest of its own content."""
+    content = {key: value for key, value in meta.items() if key != "seal"}
+    text = json.dumps(content, sort_keys=True)
+    return {**content, "seal": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     """A state's parts as they are stored; `ema` only where there is one."""
-    rest = {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
+    rest = {name: value for name, value in vars(state).items() if name not in ("params", "ema")}
     items = {"params": state.params, "rest": rest}
     return items | ({"ema": state.ema} if jax.tree.leaves(state.ema) else {})

@@ -36,7 +36,7 @@ class Development:
     def __init__(self, experiment: Experiment):
         self._experiment = experiment
         self._likelihood = LikelihoodEvaluator(experiment, "dev")
-        self._pairs = list(experiment.corpus.pairs("dev"))
+        self._pairs = [pair[:2] for pair in experiment.corpus.pairs("dev")]
         self._translator: Any = None
 
     def __call__(self, params: Any) -> tuple[dict[str, float], list[Sample]]:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -11,15 +13,16 @@ import optax
 
 from transformer.batch import Batch
 from transformer.config import TrainingConfig
-from transformer.data import prefetch
+from transformer.data import Batches, prefetch
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training.checkpoints import Checkpoints, open_checkpoints
 from transformer.training.development import Development, Stopping
+from transformer.training.divergence import GoBack, Passed, Watch, pass_over
 from transformer.training.metrics import Metrics
 from transformer.training.optimizers import build_optimizer, build_schedule
-from transformer.training.preemption import StopRequest
-from transformer.training.step import StateFactory, TrainState, make_train_step
+from transformer.training.preemption import Interrupted, StopRequest
+from transformer.training.step import StateFactory, make_train_step
 
 
 def train(experiment: Experiment) -> Exit:
@@ -29,7 +32,8 @@ def train(experiment: Experiment) -> Exit:
         Exit.DONE, or Exit.PREEMPTED when a signal stopped it and all is saved.
 
     Raises:
-        UserError: the configuration, the corpus or the run directory is not usable.
+        UserError: the configuration, the corpus or the run directory is not usable, a checkpoint
+            cannot be written, or training diverged.
     """
     # What can be found wrong without touching the run directory, first.
     config = experiment.config
@@ -45,88 +49,179 @@ def train(experiment: Experiment) -> Exit:
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
         stop = stack.enter_context(StopRequest(checkpoints))
-        return _train(experiment, optimizer, schedule, checkpoints, stop)
+        run = _Run(experiment, optimizer, schedule, checkpoints, stop)
+        back = None
+        while True:
+            try:
+                return run.go_on(back)
+            except GoBack as error:
+                back = error
 
 
-def _train(
-    experiment: Experiment,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    checkpoints: Checkpoints,
-    stop: StopRequest,
-) -> Exit:
-    config, layout, model = experiment.config, experiment.layout, experiment.model
-    batches = experiment.train_batches
-    factory = StateFactory(model, optimizer, layout, config.training)
-    train_step = layout.jit(
-        make_train_step(model, optimizer, schedule, config.training),
-        donate_argnums=0,
-        out_shardings=(factory.shardings, layout.replicated),
-    )
-    development = Development(experiment) if config.training.eval_every else None
+@dataclass(frozen=True)
+class _Carried:
+    """What the host carries from step to step, as a checkpoint's meta holds it."""
 
-    # Resume in this order: the newest whole checkpoint, then the metrics cut back to its step.
-    # The data need nothing: batch = f(seed, step).
-    state, stopping, clock = _resume_or_create(checkpoints, factory, config.seed)
-    step, steps = int(state.step), config.training.steps
+    stopping: Stopping = dataclasses.field(default_factory=Stopping)
+    passed: Passed = dataclasses.field(default_factory=Passed)
+    evaluated: bool = True  # False: a signal stopped the evaluation that was due at this step
+    seconds: float = 0.0  # trained for, over all the run's processes
 
-    with contextlib.ExitStack() as stack:
-        metrics = stack.enter_context(
-            Metrics(
-                experiment.workdir,
-                step=step,
-                total_steps=steps,
-                log_every=config.training.log_every,
+    def as_meta(self, step: int) -> dict[str, Any]:
+        content = dataclasses.asdict(self)
+        return {"step": step, "clock": {"seconds": content.pop("seconds")}, **content}
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> Self:
+        passed = Passed(tuple(meta["passed"]["over"]), meta["passed"]["times"])
+        stopping = Stopping(**meta["stopping"])
+        return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"])
+
+
+class _Run:
+    """A run's compiled parts, and the loop over its steps."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        optimizer: optax.GradientTransformation,
+        schedule: optax.Schedule,
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+    ):
+        config, layout, model = experiment.config, experiment.layout, experiment.model
+        self._experiment, self._checkpoints, self._stop = experiment, checkpoints, stop
+        self._batches = experiment.train_batches
+        self._factory = StateFactory(model, optimizer, layout, config.training)
+        self._train_step = layout.jit(
+            make_train_step(model, optimizer, schedule, config.training, config.divergence),
+            donate_argnums=0,
+            out_shardings=(self._factory.shardings, layout.replicated),
+        )
+        self._development = Development(experiment) if config.training.eval_every else None
+        self._passed = Passed()
+
+    def go_on(self, back: GoBack | None) -> Exit:
+        """Trains from the newest whole checkpoint, or from the start.
+
+        Args:
+            back: why this process left a later step for it, if it did.
+
+        Raises:
+            GoBack: a step went wrong, and is to be passed over.
+        """
+        config, checkpoints, stop = self._experiment.config, self._checkpoints, self._stop
+
+        # Resume in this order: the newest whole checkpoint, then the metrics cut back to its step.
+        # The data need nothing: batch = f(seed, step, batches passed over).
+        if found := checkpoints.newest(self._factory.abstract):
+            state, carried = found[0], _Carried.from_meta(found[1])
+        else:
+            state, carried = self._factory.create(config.seed), _Carried()
+        step, steps = int(state.step), config.training.steps
+        self._passed = max(self._passed, carried.passed, key=lambda passed: passed.times)
+        if back:
+            first = self._batches.without(self._passed.over).position(step)
+            self._passed = pass_over(self._passed, back, first)
+        batches = self._batches.without(self._passed.over)
+        clock = _Clock(carried.seconds)
+        stopping = carried.stopping
+
+        with contextlib.ExitStack() as stack:
+            metrics = stack.enter_context(
+                Metrics(
+                    self._experiment.workdir,
+                    step=step,
+                    total_steps=steps,
+                    log_every=config.training.log_every,
+                )
             )
-        )
-        feed = stack.enter_context(contextlib.closing(_feed(experiment, step, steps)))
-        metrics.print(_describe(experiment, step))
+            watch = Watch(config.divergence, metrics, batches, self._passed)
+            feed = _feed(self._experiment, batches, step, steps)
+            stack.enter_context(contextlib.closing(feed))
+            if back:
+                metrics.event(step, "went back", **back.noted(self._passed))
+                metrics.print(f"went back from step {back.step:,} to step {step:,}: {back.reason}")
+            else:
+                metrics.print(_describe(self._experiment, batches, step))
 
-        def save(score: float | None = None) -> None:
-            metrics.flush()
-            meta = {"step": step, "stopping": dataclasses.asdict(stopping)}
-            checkpoints.save(state, {**meta, "clock": {"seconds": clock.seconds}}, score)
+            def carry(evaluated: bool = True) -> dict[str, Any]:
+                now = _Carried(stopping, self._passed, evaluated, clock.seconds)
+                return now.as_meta(step)
 
-        ended = (
-            step >= steps
-            or stopping.exhausted(config.early_stopping.patience)
-            or 0.0 < 60.0 * config.training.minutes < clock.before
-        )
-        while not ended:
-            batch, waited = next(feed)
-            state, values = train_step(state, batch)
-            step += 1
-            metrics.train(step, vars(values), tokens=batches.target_tokens(step - 1), waited=waited)
+            def save(score: float | None = None, *, evaluated: bool = True) -> None:
+                metrics.flush()
+                watch.settle()
+                checkpoints.save(state, carry(evaluated), score)
 
-            ended = step >= steps
-            if step % config.training.log_every == 0 and clock.over(config.training):
-                metrics.event(step, "out of time", minutes=config.training.minutes)
-                ended = True
-            score = None
-            if development and (ended or step % config.training.eval_every == 0):
-                found, samples = development(state.ema or state.params)
+            def evaluate(development: Development) -> float:
+                nonlocal stopping
+                metrics.flush()
+                watch.settle()
+                with stop.interrupting():
+                    found, samples = development(state.ema or state.params)
                 metrics.evaluation(step, found, samples)
                 score = found[config.early_stopping.metric]
-                stopping = stopping.after(
-                    score, step, lower_is_better=config.early_stopping.lower_is_better
-                )
+                lower = config.early_stopping.lower_is_better
+                stopping = stopping.after(score, step, lower_is_better=lower)
                 if stopping.exhausted(config.early_stopping.patience):
                     metrics.event(step, "early stop", best_step=stopping.best_step)
-                    ended = True
-            is_best = score is not None and stopping.best_step == step
-            if (
-                ended
-                or step % config.checkpoints.every == 0
-                or (is_best and config.checkpoints.keep_best)
-            ):
-                save(score)
-            if not ended and stop.requested(step):
-                save(score)
+                return score
+
+            def leave() -> Exit:
                 checkpoints.wait()
                 metrics.print(f"stopped at step {step:,}, all saved: the same command goes on")
                 return Exit.PREEMPTED
-        checkpoints.wait()
-    return Exit.DONE
+
+            if not carried.evaluated and self._development:
+                try:
+                    score = evaluate(self._development)
+                except Interrupted:
+                    return leave()
+                checkpoints.amend(step, carry(), score)
+
+            ended = (
+                step >= steps
+                or stopping.exhausted(config.early_stopping.patience)
+                or 0.0 < 60.0 * config.training.minutes < clock.before
+            )
+            while not ended:
+                batch, waited = next(feed)
+                state, values = self._train_step(state, batch)
+                step += 1
+                metrics.train(
+                    step,
+                    values.measured(),
+                    tokens=batches.target_tokens(step - 1),
+                    batch=batches.batch_digest(step - 1),
+                    waited=waited,
+                )
+                watch.step(step, values.trouble, values.in_a_row)
+
+                ended = step >= steps
+                if step % config.training.log_every == 0 and clock.over(config.training):
+                    metrics.event(step, "out of time", minutes=config.training.minutes)
+                    ended = True
+                score = None
+                if self._development and (ended or step % config.training.eval_every == 0):
+                    try:
+                        score = evaluate(self._development)
+                    except Interrupted:
+                        save(evaluated=False)
+                        return leave()
+                    ended = ended or stopping.exhausted(config.early_stopping.patience)
+                is_best = score is not None and stopping.best_step == step
+                if (
+                    ended
+                    or step % config.checkpoints.every == 0
+                    or (is_best and config.checkpoints.keep_best)
+                ):
+                    save(score)
+                if not ended and stop.requested(step):
+                    save(score)
+                    return leave()
+            checkpoints.wait()
+        return Exit.DONE
 
 
 class _Clock:
@@ -152,18 +247,11 @@ class _Clock:
         return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
 
 
-def _resume_or_create(
-    checkpoints: Checkpoints, factory: StateFactory, seed: int
-) -> tuple[TrainState, Stopping, _Clock]:
-    if not checkpoints.steps:
-        return factory.create(seed), Stopping(), _Clock(0.0)
-    state, meta = checkpoints.restore(factory.abstract, checkpoints.steps[-1])
-    return state, Stopping(**meta["stopping"]), _Clock(meta["clock"]["seconds"])
-
-
-def _feed(experiment: Experiment, start: int, stop: int) -> Generator[tuple[Batch, float]]:
+def _feed(
+    experiment: Experiment, batches: Batches, start: int, stop: int
+) -> Generator[tuple[Batch, float]]:
     """Batches on the devices from step `start`, and how many seconds each was waited for."""
-    layout, batches = experiment.layout, experiment.train_batches
+    layout = experiment.layout
 
     def make(step: int) -> Batch:
         rows = batches.shape(step)[0]
@@ -178,9 +266,9 @@ def _feed(experiment: Experiment, start: int, stop: int) -> Generator[tuple[Batc
             yield batch, ready.waited - before
 
 
-def _describe(experiment: Experiment, step: int) -> str:
+def _describe(experiment: Experiment, batches: Batches, step: int) -> str:
     """What is about to run, in three lines."""
-    config, batches = experiment.config, experiment.train_batches
+    config = experiment.config
     shapes = ", ".join(f"{r}x{s}+{t}" for r, s, t in batches.plan.shapes)
     mesh = " x ".join(f"{name} {size}" for name, size in experiment.layout.mesh.shape.items())
     total = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))

@@ -10,6 +10,7 @@
              steps and at the last | eval: the development set | event: anything worth noting once
     step     optimizer updates done
     tokens   train: target tokens of that step's batch, padding left out
+    batch    train: a digest of which examples were in it, 8 hexadecimal digits
     samples  eval: [{"source": str, "reference": str, "translation": str}, ...]
     others   what the training step or the evaluation computed, by name; float32 values by their
              shortest digits; null where not finite
@@ -63,6 +64,7 @@ class _Pending:
     step: int
     values: Values
     tokens: int
+    batch: str
 
 
 @dataclass
@@ -100,11 +102,14 @@ class Metrics:
         self._speed = progress.Speedometer()
         self._began = time.perf_counter()
         self._file, self._board = None, None
+        self._noted: list[dict[str, Any]] = []  # events of before
         self._progress = progress.Progress()
         if jax.process_index() == 0:
             path = workdir / FILE
             kept = cut(path, step)
             self._began -= kept[-1]["clock"]["seconds"] if kept else 0.0
+            events = [line for line in kept if line["kind"] == "event"]
+            self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
             self._file = path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
             self._progress = progress.show(step=step, total=total_steps)
@@ -114,18 +119,19 @@ class Metrics:
         """Wall time of the run so far, over all its processes."""
         return time.perf_counter() - self._began
 
-    def train(self, step: int, values: Values, *, tokens: int, waited: float) -> None:
+    def train(self, step: int, values: Values, *, tokens: int, batch: str, waited: float) -> None:
         """Takes a step's values and records those of the step before.
 
         Args:
             step: optimizer updates done, this one included.
             values: scalars by name, on the device or not; among them `loss`.
             tokens: target tokens of the batch, padding left out.
+            batch: a digest of which examples were in it.
             waited: seconds that the loop waited for this batch.
         """
         self._interval.waited += waited
         self._settle()
-        self._pending = _Pending(step, values, tokens)
+        self._pending = _Pending(step, values, tokens, batch)
 
     def evaluation(self, step: int, values: Values, samples: Sequence[Sample] = ()) -> None:
         """Records and prints what an evaluation found. The next steps' speed is timed from here."""
@@ -146,9 +152,15 @@ class Metrics:
         self._interval = _Interval(time.perf_counter())
 
     def event(self, step: int, event: str, **fields: Any) -> None:
-        """Records that something happened, with JSON values that say what."""
-        self.flush()
-        self._write("event", step, {"event": event, **fields}, {})
+        """Records that something happened, with JSON values that say what.
+
+        Once: a run that was killed and comes to the same point again has noted it already.
+        """
+        if self._pending and self._pending.step <= step:
+            self._settle()
+        content = {"event": event, **fields}
+        if {"kind": "event", "step": step, **content} not in self._noted:
+            self._write("event", step, content, {})
 
     def print(self, text: str) -> None:
         """Shows a text without tearing the bar."""
@@ -199,7 +211,8 @@ class Metrics:
         self._progress.step(pending.step, loss, self._speed.speed(), log=log)
         if log:
             speed = _rates(interval, now)
-            self._write("train", pending.step, {**values, "tokens": pending.tokens}, speed)
+            more = {"tokens": pending.tokens, "batch": pending.batch}
+            self._write("train", pending.step, {**values, **more}, speed)
             self._to_board("train", pending.step, values)
             self._to_board("clock", pending.step, speed)
             self._interval = _Interval(now)

@@ -1,14 +1,20 @@
 """Being told to stop: Ctrl-C, or SIGTERM from a scheduler that wants the machine back."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
 import jax
 
 from transformer.training.checkpoints import Checkpoints
+
+
+class Interrupted(BaseException):
+    """Raised by a signal where `StopRequest.interrupting` allows it."""
 
 
 class StopRequest:
@@ -22,17 +28,35 @@ class StopRequest:
         self._checkpoints = checkpoints
         self._alone = jax.process_count() == 1
         self._asked = False
+        self._interrupting = False
         self._before: dict[int, signal.Handlers | int | None] = {}
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; every process must ask at every step."""
         return self._asked if self._alone else self._checkpoints.reached_preemption(step)
 
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within it a signal raises Interrupted at once: for work that can be done again.
+
+        Only where this process is the run's only one; several must stop at the same place.
+        """
+        if self._alone and self._asked:
+            raise Interrupted
+        self._interrupting = self._alone
+        try:
+            yield
+        finally:
+            self._interrupting = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
         os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
+        if self._interrupting:
+            self._interrupting = False
+            raise Interrupted
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
 

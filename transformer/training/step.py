@@ -1,5 +1,6 @@
 """One training step as a pure function: (state, batch) -> (state, metrics)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +10,17 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from transformer import rng
 from transformer.batch import Batch
-from transformer.config import TrainingConfig
+from transformer.config import DivergenceConfig, TrainingConfig
 from transformer.losses import LossSums, batch_loss
 from transformer.models import Seq2Seq, parameters
 from transformer.models.parameters import Params
 from transformer.rng import Stream
 from transformer.sharding import Layout, current
+from transformer.training.divergence import Trouble, Typical, judge
 
 
 @struct.dataclass
@@ -33,6 +35,7 @@ class TrainState:
     params: Params  # float32
     opt_state: Any  # Optax's
     ema: Params  # float32, as params; () where training.ema_decay is 0
+    typical: Typical  # what a step's loss is judged by
 
 
 @struct.dataclass
@@ -44,6 +47,13 @@ class StepMetrics:
     accuracy: Float[Array, ""]  # share of labels that were the most probable piece
     gradient_norm: Float[Array, ""]  # global, before clipping
     learning_rate: Float[Array, ""]
+    trouble: Int[Array, ""]  # int32: divergence.Trouble
+    in_a_row: Int[Array, ""]  # int32: so many bad steps up to this one
+
+    def measured(self) -> dict[str, Array]:
+        """What is worth a curve."""
+        judged = ("trouble", "in_a_row")
+        return {name: value for name, value in vars(self).items() if name not in judged}
 
 
 def gradients(
@@ -96,20 +106,29 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config: TrainingConfig,
+    divergence: DivergenceConfig,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The step as a function to jit: gradients, one update, and the average if there is one."""
+    """The step as a function to jit: gradients, one update, and the average if there is one.
+
+    With divergence.action "skip" a bad step counts, and leaves all else as it was.
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         grads, sums = gradients(model, state, batch, config)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = jnp.maximum(sums.weight, 1.0)
+        loss, norm = sums.loss / weight, optax.tree.norm(grads)
+        norms = jnp.stack([norm, optax.tree.norm(updates)])
+        trouble, typical = judge(state.typical, loss, norms, divergence)
         metrics = StepMetrics(
-            loss=sums.loss / weight,
+            loss=loss,
             nll=sums.nll / weight,
             accuracy=sums.correct / weight,
-            gradient_norm=optax.tree.norm(grads),
+            gradient_norm=norm,
             learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+            trouble=trouble,
+            in_a_row=typical.bad,
         )
         decay = config.ema_decay
         ema = (
@@ -117,7 +136,12 @@ def make_train_step(
             if decay
             else ()
         )
-        return TrainState(state.step + 1, state.seed, params, opt_state, ema), metrics
+        after = TrainState(state.step + 1, state.seed, params, opt_state, ema, typical)
+        if divergence.action == "skip":
+            before = dataclasses.replace(state, step=after.step, typical=typical)
+            good = trouble == Trouble.NONE
+            after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
+        return after, metrics
 
     return train_step
 
@@ -148,6 +172,7 @@ class StateFactory:
             params=params,
             opt_state=_like_params(optimizer, shapes, params, layout),
             ema=params if self._ema else (),
+            typical=jax.tree.map(lambda _: layout.replicated, shapes.typical),
         )
         self.abstract = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
@@ -166,6 +191,7 @@ class StateFactory:
             params=params,
             opt_state=self._optimizer.init(params),
             ema=params if self._ema else (),
+            typical=Typical.start(),
         )
 
 

@@ -1,0 +1,210 @@
+"""Kills a real training process again and again, and looks whether anything is lost or different.
+
+    python -m tests.faults --kills=25
+    python -m tests.faults --kills=200 --log=experiments/results/faults.jsonl
+
+A round trains the tiny experiment in a new directory. SIGKILL falls at a moment drawn at random:
+before the first checkpoint, while one is being written, or anywhere; the same command starts it
+again, until the round's kills are spent and it comes to its end. Then every array of parameters
+and optimizer, and every line of metrics.jsonl (which names the batch of every step; `clock` apart)
+must be those of a run that nobody disturbed, bit for bit.
+
+The log has a line for each kill (where it fell) and each round. A log that exists is gone on with:
+the command can be stopped and started again. Exit code 1 where a round came out different.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tests.processes import TINY, metrics, run, start
+
+STEPS = 240
+COMMAND = (
+    "train",
+    TINY,
+    f"--config.training.steps={STEPS}",
+    "--config.training.log_every=1",
+    "--config.training.eval_every=80",
+    "--config.checkpoints.every=20",
+)
+ROUND = ("before the first", "saving", "saving", "anywhere", "saving")  # what its kills aim at
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--log", type=Path, help="JSON lines (default: none kept)")
+    parser.add_argument("--seed", type=int, default=0, help="of where the kills fall")
+    options = parser.parse_args(arguments)
+    before = _read(options.log)
+    kills = [line for line in before if "kill" in line]
+    rounds = [line for line in before if "identical" in line]
+    # A round that was broken off is begun anew: its kills do not count.
+    kills = kills[: sum(line["kills"] for line in rounds)]
+    if options.log:
+        options.log.write_text("".join(json.dumps(line) + "\n" for line in _merge(kills, rounds)))
+
+    def say(line: dict[str, Any]) -> None:
+        print(json.dumps(line), flush=True)
+        if options.log:
+            with options.log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder)
+        expected = cache / "undisturbed"
+        code, _, errors = run(*COMMAND, f"--workdir={expected}", cache=cache)
+        if code:
+            sys.exit(errors)
+        while len(kills) < options.kills:
+            draw = random.Random(f"{options.seed} {len(rounds)}")
+            workdir = cache / "disturbed"
+            aims = ROUND[: options.kills - len(kills)]
+            done = _disturbed(workdir, cache, aims, draw, len(kills), say)
+            found = differences(expected, workdir)
+            rounds.append({"round": len(rounds) + 1, "kills": len(done), "identical": not found})
+            say({**rounds[-1], **({"differences": found[:20]} if found else {})})
+            kills += done
+            shutil.rmtree(workdir)
+    where = {place: sum(kill["fell"] == place for kill in kills) for place in PLACES}
+    good = sum(line["kills"] for line in rounds if line["identical"])
+    print(f"{good} of {len(kills)} kills left no trace; they fell {where}")
+    return int(good < len(kills))
+
+
+PLACES = ("before the first checkpoint", "inside a save", "between saves")
+
+
+def _disturbed(
+    workdir: Path, cache: Path, aims: tuple[str, ...], draw: random.Random, number: int, say: Any
+) -> list[dict[str, Any]]:
+    """One round: a run that is killed once for each aim, and then comes to its end."""
+    kills = []
+    for aim in aims:
+        process = start(*COMMAND, f"--workdir={workdir}", cache=cache, stderr=subprocess.DEVNULL)
+        began = time.monotonic()
+        _wait(aim, workdir, process, draw)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:  # it had come to its end already
+            break
+        kills.append(
+            {
+                "kill": number + len(kills) + 1,
+                "aimed": aim,
+                "fell": _where(workdir),
+                "after_seconds": round(time.monotonic() - began, 3),
+                "last_step": _last_step(workdir),
+                "checkpoints": _whole(workdir),
+            }
+        )
+        say(kills[-1])
+    code, _, errors = run(*COMMAND, f"--workdir={workdir}", cache=cache)
+    if code:
+        sys.exit(errors)
+    return kills
+
+
+def _wait(aim: str, workdir: Path, process: subprocess.Popen, draw: random.Random) -> None:
+    """Returns at the moment to kill, or when the process has ended."""
+    if aim == "saving":
+        # The n-th save from here, and somewhere within it: a save takes some 100 ms.
+        for _ in range(draw.randint(1, 3)):
+            _poll(process, lambda: not _unfinished(workdir))
+            _poll(process, lambda: _unfinished(workdir))
+        time.sleep(draw.uniform(0.0, 0.06))
+        return
+    if aim == "before the first":
+        until = draw.uniform(0.0, 6.0)
+        _poll(process, lambda: _whole(workdir) or _unfinished(workdir), seconds=until)
+        return
+    _poll(process, lambda: False, seconds=draw.uniform(1.0, 7.0))
+
+
+def _poll(process: subprocess.Popen, condition: Any, seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.0005)
+
+
+def _unfinished(workdir: Path) -> list[str]:
+    return [path.name for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
+
+
+def _whole(workdir: Path) -> list[int]:
+    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+
+
+def _where(workdir: Path) -> str:
+    """Where a kill fell, by what it left behind."""
+    if _unfinished(workdir):
+        return PLACES[1]
+    return PLACES[2] if _whole(workdir) else PLACES[0]
+
+
+def _last_step(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return sum('"kind": "train"' in line for line in text.splitlines())
+
+
+def differences(expected: Path, actual: Path) -> list[str]:
+    """What differs between two runs that should be one: names of arrays, lines of metrics."""
+    step = max(_whole(expected))
+    wanted, got = arrays(expected, step), arrays(actual, step)
+    found = [
+        name
+        for name in sorted({*wanted, *got})
+        if name not in wanted
+        or name not in got
+        or wanted[name].dtype != got[name].dtype
+        or wanted[name].tobytes() != got[name].tobytes()
+    ]
+    lines, mine = metrics(expected), metrics(actual)
+    both = enumerate(zip(lines, mine, strict=False), 1)
+    found += [f"metrics line {number}" for number, (a, b) in both if a != b]
+    if len(lines) != len(mine):
+        found.append(f"{len(mine)} lines of metrics, not {len(lines)}")
+    return found
+
+
+def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, as it lies on disk."""
+    found = {}
+    for item in ("params", "rest"):
+        tree = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / item)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            found[item + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return found
+
+
+def _read(log: Path | None) -> list[dict[str, Any]]:
+    text = log.read_text() if log and log.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _merge(kills: list[dict], rounds: list[dict]) -> list[dict]:
+    """The lines of whole rounds, in the order they were written."""
+    lines, rest = [], list(kills)
+    for line in rounds:
+        lines += [*rest[: line["kills"]], line]
+        rest = rest[line["kills"] :]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Compiled programs kept on disk, each written whole or not at all, and checked when it is read.
+
+JAX's own file cache writes in place and never writes again what is there: a process that is killed
+while it writes leaves half a program, which every later run finds, warns of and compiles around.
+"""
+
+import hashlib
+import logging
+import os
+import uuid
+from pathlib import Path
+
+import jax
+from jax._src import compilation_cache
+from jax._src.compilation_cache_interface import CacheInterface
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".checked"
+
+
+class CheckedCache(CacheInterface):
+    """A folder of files, one a program: its SHA-256, then the program as JAX wrote it.
+
+    Any number of processes may use one folder. What is damaged is deleted, and so written anew.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> bytes | None:
+        """The program of this key; None where there is none, or a damaged one."""
+        path = self._path / (key + SUFFIX)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, program = content[:32], content[32:]
+        if hashlib.sha256(program).digest() == digest:
+            return program
+        log.warning("%s is damaged: deleted, to be compiled anew", path)
+        path.unlink(missing_ok=True)
+        return None
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a program. JAX turns an OSError into a warning."""
+        path = self._path / (key + SUFFIX)
+        unfinished = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            unfinished.write_bytes(hashlib.sha256(value).digest() + value)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def install() -> None:
+    """Makes this the cache of every folder that JAX is told to keep programs in.
+
+    Buckets, whose objects are written whole anyway, and folders of limited size stay JAX's.
+    """
+    original = compilation_cache.get_file_cache
+
+    def get_file_cache(path: str) -> tuple[CacheInterface, str] | None:
+        if "://" in path or jax.config.read("jax_compilation_cache_max_size") != -1:
+            return original(path)
+        return CheckedCache(Path(path)), path
+
+    compilation_cache.get_file_cache = get_file_cache

@@ -1,0 +1,100 @@
+"""How Orbax writes and reads checkpoints: durably, and with little memory beside the arrays."""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint._src.metadata import checkpoint as step_metadata
+from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+RESTORE_AT_ONCE = 64 * 2**20  # bytes read ahead of their arrays, or one array if it is larger
+
+
+class Durable(AtomicRenameTemporaryPath):
+    """Orbax's temporary directory, made durable before the rename that makes it count.
+
+    Every file and folder is synced, then the directory gets its name, then that name is synced:
+    after a power cut a checkpoint is there whole, or it is not there. Orbax renames at once.
+    """
+
+    async def finalize(self) -> None:
+        if store := self._checkpoint_metadata_store:
+            path = step_metadata.step_metadata_file_path(self.get())
+            store.update(file_path=path, commit_timestamp_nsecs=time.time_ns())
+            await asyncio.to_thread(store.wait_until_finished)
+        final = Path(self.get_final())
+        await asyncio.to_thread(_sync_tree, Path(self.get()))
+        _sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
+        os.rename(self.get(), final)
+        _sync(final.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Kept:
+    """Orbax's question which checkpoints to preserve, passed on to a function of their steps."""
+
+    def __init__(self, choose: Callable[[list[int]], Iterable[int]]):
+        self._choose = choose
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        steps = [info.step for info in checkpoints]
+        kept = {*self._choose(steps)}
+        return [step in kept for step in steps]
+
+
+def manager(
+    directory: Path, *, kept: Callable[[list[int]], Iterable[int]], read_only: bool
+) -> ocp.CheckpointManager:
+    """Orbax's manager of a directory of checkpoints: writes in the background, deletes the old."""
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=Kept(kept),  # pyright: ignore[reportArgumentType]
+            temporary_path_class=Durable,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            lightweight_initialize=True,  # a damaged file must not keep the others from being read
+            enable_async_checkpointing=True,
+        ),
+    )
+
+
+def read(item: Path, abstract: Any) -> Any:
+    """The arrays of one item of a checkpoint, placed as `abstract` says; may raise anything.
+
+    Each process reads its own part, without meeting the others: where one cannot, it can say so.
+    """
+    largest = max((_local_bytes(leaf) for leaf in jax.tree.leaves(abstract)), default=0)
+    handler = ocp.StandardCheckpointHandler(
+        restore_concurrent_gb=max(RESTORE_AT_ONCE, largest) / 10**9  # pyright: ignore
+    )
+    try:
+        return handler.restore(epath.Path(item), args=ocp.args.StandardRestore(abstract))
+    finally:
+        handler.close()
+
+
+def _local_bytes(leaf: Any) -> int:
+    """Bytes of an array's largest part on a device."""
+    return leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
