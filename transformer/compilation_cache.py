@@ -62,7 +62,8 @@ def install() -> None:
     original = compilation_cache.get_file_cache
 
     def get_file_cache(path: str) -> tuple[CacheInterface, str] | None:
-        if "://" in path or jax.config.read("jax_compilation_cache_max_size") != -1:
+        limited = jax.config.jax_compilation_cache_max_size != -1  # pyright: ignore
+        if "://" in path or limited:
             return original(path)
         return CheckedCache(Path(path)), path
 

@@ -42,10 +42,13 @@ def _sum(array: Array) -> UInt32[Array, " 2"]:
     for axis, stride in enumerate(_strides(words.shape)):
         index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
         place += index * np.uint32(stride % 2**32)
-    # Each element by itself, so that XLA makes one pass of it and keeps nothing.
     scrambled = _scramble(words ^ (place * PLACE + np.uint32(_of_type(array, width))))
-    both = [jnp.sum(x, dtype=jnp.uint32) for x in (scrambled, _scramble(scrambled + SECOND))]
-    return jnp.stack(both)
+    # One reduction of two operands: XLA makes it a single pass that keeps nothing, where two sums
+    # would each write an array as large as the one they are to check.
+    both = (scrambled, _scramble(scrambled + SECOND))
+    zero = (np.uint32(0), np.uint32(0))
+    axes = range(words.ndim)
+    return jnp.stack(jax.lax.reduce(both, zero, lambda a, b: (a[0] + b[0], a[1] + b[1]), axes))
 
 
 def _words(array: Array) -> tuple[UInt32[Array, "..."], int]:

@@ -1,0 +1,42 @@
+"""Compiled programs on disk: written whole, and what is damaged is deleted and written anew."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.processes import TINY, run
+from transformer.compilation_cache import CheckedCache
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 10, b"\0" * 5_000])
+def test_what_is_damaged_is_written_anew(tmp_path: Path, damage: bytes) -> None:
+    cache = CheckedCache(tmp_path / "programs")
+    assert cache.get("jit_step-1") is None
+    cache.put("jit_step-1", b"program" * 1_000)
+    assert cache.get("jit_step-1") == b"program" * 1_000
+    (file,) = (tmp_path / "programs").iterdir()
+    content = file.read_bytes()
+    for wrong in (damage, content[:-1], bytes([content[0] ^ 1]) + content[1:], content[:-1] + b"?"):
+        file.write_bytes(wrong)
+        assert cache.get("jit_step-1") is None
+        assert not file.exists()
+        cache.put("jit_step-1", b"program" * 1_000)
+        assert cache.get("jit_step-1") == b"program" * 1_000
+    assert os.listdir(tmp_path / "programs") == [file.name], "nothing half-written is left"
+
+
+@pytest.mark.slow
+def test_a_run_mends_its_cache(tmp_path: Path) -> None:
+    """Every program of a run truncated, as a kill leaves them: one warning each, then none."""
+    command = ("train", TINY, "--config.training.steps=2", "--config.training.eval_every=0")
+    said = []
+    for number in range(3):
+        code, _, errors = run(*command, f"--workdir={tmp_path}/{number}", cache=tmp_path)
+        assert code == 0, errors
+        said.append(errors.count("is damaged: deleted, to be compiled anew"))
+        programs = list((tmp_path / "xdg/transformer/compiled").iterdir())
+        if number == 0:
+            for path in programs:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert said[0] == 0 and said[1] > 0 and said[2] == 0

@@ -1,0 +1,60 @@
+"""Signals at awkward moments: before there is anything to save, and amid an evaluation."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults import differences
+from tests.processes import TINY, metrics, run, start
+from tests.training.test_runs import wait_for_step
+
+pytestmark = pytest.mark.slow
+# An evaluation that translates with a wide beam takes seconds, half of them to compile.
+SLOW = (
+    *("--config.training.steps=40", "--config.training.eval_every=20"),
+    *("--config.training.eval_bleu=True", "--config.data.casa_roja.dev_size=300"),
+    *("--config.checkpoints.every=100", "--config.checkpoints.keep_best=2"),
+)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.0])
+def test_a_signal_before_training_loses_nothing(tmp_path: Path, seconds: float) -> None:
+    """While modules load, the tokenizer is trained, programs compile: exit 42, soon."""
+    workdir = tmp_path / "run"
+    process = start("train", TINY, f"--workdir={workdir}", cache=tmp_path)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 42, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - asked < 10.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_evaluation_is_broken_off_and_made_up_for(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The state is saved at once; the same command evaluates it, and ends as if undisturbed."""
+    workdir, expected = tmp_path / "stopped", tmp_path / "undisturbed"
+    code, _, errors = run("train", TINY, f"--workdir={expected}", *SLOW, cache=tmp_path)
+    assert code == 0, errors
+    process = start("train", TINY, f"--workdir={workdir}", *SLOW, cache=tmp_path)
+    wait_for_step(workdir, 20)
+    time.sleep(0.3)
+    process.send_signal(number)
+    asked = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 42, errors
+    assert time.monotonic() - asked < 10.0
+    assert [line["kind"] for line in metrics(workdir)] == ["train", "train"], "it was evaluating"
+    meta = json.loads((workdir / "checkpoints/20/meta/metadata").read_text())
+    assert meta["evaluated"] is False and meta["score"] is None
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", *SLOW, cache=tmp_path)
+    assert code == 0, errors
+    assert differences(expected, workdir) == []
+    meta = json.loads((workdir / "checkpoints/20/meta/metadata").read_text())
+    assert meta["evaluated"] and meta["score"] == metrics(workdir)[2]["loss"]
