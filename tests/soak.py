@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.common import record
 from tests.processes import ROOT, metrics, start
 
 SAMPLES = "soak.samples.jsonl"
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     lines = [json.loads(line) for line in (cache / SAMPLES).read_text().splitlines()]
     steps = [line["step"] for line in metrics(run) if line["kind"] == "train"]
     result = {
-        "command": sys.argv,
+        **record("tests.soak", sys.argv[1:]),
         "steps": options.steps,
         "processes": len({line["process"] for line in lines}),
         "metrics_without_gap": steps == list(range(100, options.steps + 1, 100)),

@@ -10,11 +10,12 @@ one number covers both. The digests that are checked are within it.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from experiments.benchmarks.common import record
 
 BOUND = 1.3  # times the state: what restoring may take at its peak
 MESHES = {
@@ -40,14 +41,14 @@ def main() -> None:
             rows.append({"mesh": name, **found, "times": found["peak"] / state})
             print(f"{name}: {state / 2**20:,.0f} MiB, peak {rows[-1]['times']:.2f} times that")
     if options.json:
-        machine = {"machine": platform.processor() or platform.machine(), "command": sys.argv}
-        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+        result = record("experiments.benchmarks.restore_memory", sys.argv[1:], rows=rows)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     if max(row["times"] for row in rows) > BOUND:
         sys.exit(f"more than {BOUND} times the state")
 
 
 def child(what: str, folder: str, width: int, axes: dict[str, int]) -> dict[str, int]:
-    command = [sys.executable, __file__, what, folder, str(width), json.dumps(axes)]
+    command = [sys.executable, "-m", __spec__.name, what, folder, str(width), json.dumps(axes)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

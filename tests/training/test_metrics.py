@@ -200,3 +200,23 @@ def test_speed_and_durations() -> None:
     meter.pause()
     assert meter.speed() is None
     assert [progress.duration(s) for s in (42.2, 727, 11_527)] == ["0:42", "12:07", "3:12:07"]
+
+
+def test_an_event_is_noted_once(tmp_path: Path) -> None:
+    """A run that went back to step 4, was killed, and comes to the same end again from there."""
+    for _ in range(2):
+        with metrics.Metrics(tmp_path, step=4, total_steps=9, log_every=1) as record:
+            record.event(4, "went back", passed_over=[7])
+            record.event(4, "went back", passed_over=[8])
+    assert [line["passed_over"] for line in metrics.read(tmp_path)] == [[7], [8]]
+
+
+def test_an_event_stands_behind_its_step_and_before_the_next(tmp_path: Path) -> None:
+    """Though the next is under way when it is noticed."""
+    with metrics.Metrics(tmp_path, step=0, total_steps=9, log_every=1) as record:
+        for step in (1, 2):
+            record.train(step, {"loss": 1.0}, tokens=1, batch="0a", waited=0.0)
+        record.event(1, "skipped")
+        record.event(2, "out of time")
+    kinds = [(line["kind"], line["step"]) for line in metrics.read(tmp_path)]
+    assert kinds == [("train", 1), ("event", 1), ("train", 2), ("event", 2)]
