@@ -139,8 +139,9 @@ def get_config(variant: str = "") -> ConfigDict:
     stopping.patience = 0  # evaluations without a better one before stopping; 0 = never stop early
 
     divergence = config.divergence = ConfigDict()  # a loss or gradient that is not finite, a spike
-    # stop: with an error | skip: leave that update out | go_back: to the last checkpoint, and pass
-    # over the batches that did it; each is noted in metrics.jsonl with its examples
+    # stop: with an error | skip: leave that update out (the schedule waits for it) | go_back: to
+    # the last regular or best checkpoint, and pass over the batches that did it; each is noted in
+    # metrics.jsonl with its examples
     divergence.action = "stop"
     divergence.spike = 0.0  # a loss this many times its running mean is a spike; 0 = none is
     divergence.window = 100  # steps that the running mean looks back, and the first to be judged

@@ -14,6 +14,7 @@ the command can be stopped and started again. Exit code 1 where a round came out
 """
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -79,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             rounds.append({"round": len(rounds) + 1, "kills": len(done), "identical": not found})
             say({**rounds[-1], **({"differences": found[:20]} if found else {})})
             kills += done
+            if not done:
+                sys.exit("no kill fell before the run had ended: is the machine that fast?")
             shutil.rmtree(workdir)
     where = {place: sum(kill["fell"] == place for kill in kills) for place in PLACES}
     good = sum(line["kills"] for line in rounds if line["identical"])
@@ -95,6 +98,7 @@ def _disturbed(
     """One round: a run that is killed once for each aim, and then comes to its end."""
     kills = []
     for aim in aims:
+        before = _unfinished(workdir)
         process = start(*COMMAND, f"--workdir={workdir}", cache=cache, stderr=subprocess.DEVNULL)
         began = time.monotonic()
         _wait(aim, workdir, process, draw)
@@ -106,7 +110,7 @@ def _disturbed(
             {
                 "kill": number + len(kills) + 1,
                 "aimed": aim,
-                "fell": _where(workdir),
+                "fell": _where(workdir, before),
                 "after_seconds": round(time.monotonic() - began, 3),
                 "last_step": _last_step(workdir),
                 "checkpoints": _whole(workdir),
@@ -141,17 +145,22 @@ def _poll(process: subprocess.Popen, condition: Any, seconds: float = 120.0) -> 
         time.sleep(0.0005)
 
 
-def _unfinished(workdir: Path) -> list[str]:
-    return [path.name for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
+def _unfinished(workdir: Path) -> dict[str, int]:
+    """Checkpoints that are not whole: name and inode, as the next process may begin the same."""
+    found = {}
+    for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just become whole
+            found[path.name] = path.stat().st_ino
+    return found
 
 
 def _whole(workdir: Path) -> list[int]:
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
 
 
-def _where(workdir: Path) -> str:
-    """Where a kill fell, by what it left behind."""
-    if _unfinished(workdir):
+def _where(workdir: Path, before: dict[str, int]) -> str:
+    """Where a kill fell, by what it left behind and the one before it had not."""
+    if {*_unfinished(workdir).items()} - {*before.items()}:
         return PLACES[1]
     return PLACES[2] if _whole(workdir) else PLACES[0]
 
@@ -174,12 +183,24 @@ def differences(expected: Path, actual: Path) -> list[str]:
         or wanted[name].dtype != got[name].dtype
         or wanted[name].tobytes() != got[name].tobytes()
     ]
+    for kept in _whole(expected):
+        metas = [_meta(run, kept) for run in (expected, actual)]
+        found += [f"meta {kept}"] if metas[0] != metas[1] else []
     lines, mine = metrics(expected), metrics(actual)
     both = enumerate(zip(lines, mine, strict=False), 1)
     found += [f"metrics line {number}" for number, (a, b) in both if a != b]
     if len(lines) != len(mine):
         found.append(f"{len(mine)} lines of metrics, not {len(lines)}")
     return found
+
+
+def _meta(workdir: Path, step: int) -> dict[str, Any] | None:
+    """What a checkpoint holds, the digests of its arrays among it, without the clock."""
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    if not path.exists():
+        return None
+    meta = json.loads(path.read_text())
+    return {key: value for key, value in meta.items() if key not in ("clock", "seal")}
 
 
 def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:

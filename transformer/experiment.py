@@ -148,7 +148,9 @@ class Experiment:
         """The run's own; trained on the training split where the directory has none yet."""
         path = self.workdir / "tokenizer.model"
         distributed.first_then_all("tokenizer", lambda: self._train_tokenizer(path))
-        return Tokenizer.load(path)
+        tokenizer = Tokenizer.load(path)
+        run_directory.require_same(self.workdir, "tokenizer", tokenizer.fingerprint, str(path))
+        return tokenizer
 
     def _train_tokenizer(self, path: Path) -> None:
         if not path.exists():
@@ -173,7 +175,7 @@ class Experiment:
     def _store(self, split: str) -> tuple[Store, Path]:
         """And the folder that it lies in."""
         fingerprint = self.corpus.fingerprint(split)
-        run_directory.require_same_corpus(self.workdir, split, fingerprint)
+        run_directory.require_same(self.workdir, f"{split} set", fingerprint, "its text")
         folder = runtime.cache_dir(self.config.data.cache_dir) / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
         store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)
@@ -239,7 +241,7 @@ class Experiment:
                 others[split] = self.store(split)
             elif self._left_out & Problem.HELD_OUT:
                 # One that came later would take pairs out of a training set that is in use.
-                run_directory.require_same_corpus(self.workdir, split, "")
+                run_directory.require_same(self.workdir, f"{split} set", "none", "none")
         problems = selection.find_problems(
             train,
             held_out=[store.digests for store in others.values()],

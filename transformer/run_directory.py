@@ -12,7 +12,9 @@ A process that trains holds the directory: a second one is refused.
 
 import contextlib
 import fcntl
+import fnmatch
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +26,10 @@ from transformer import distributed, runtime
 from transformer.config import Config
 from transformer.errors import UserError
 
-# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
+log = logging.getLogger(__name__)
+
 LOCK = ".lock"
+# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
 MAY_CHANGE = (
     "name",
     "distributed",
@@ -43,6 +47,8 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.tfds.data_dir",
     "data.text",  # paths: that the text in them is the same is checked by its content
+    "data.mixture.*.text",
+    "data.mixture.*.tfds.data_dir",
 )
 
 
@@ -86,7 +92,7 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
 
 def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
     path = workdir / "config.json"
-    if workdir.exists() and not path.exists() and not _is_empty(workdir):
+    if not path.exists() and not _is_empty(workdir):
         raise UserError(
             f"{workdir} exists and is no run directory (no config.json): take another --workdir"
         )
@@ -99,7 +105,11 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
             (workdir / made).unlink(missing_ok=True)
     write_json(path, mine)
     starts = workdir / "environment.json"
-    before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+    try:
+        before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+    except ValueError:
+        log.warning("%s is damaged: it begins anew", starts)
+        before = []
     write_json(starts, [*before, runtime.describe()])
 
 
@@ -110,7 +120,11 @@ def has_checkpoints(workdir: Path) -> bool:
 
 
 def _is_empty(workdir: Path) -> bool:
-    return workdir.is_dir() and all(path.name == LOCK for path in workdir.iterdir())
+    """Or not there, or what a start leaves that was killed before it wrote the configuration."""
+    ours = (LOCK, "config.json.new", "config.json")
+    return not workdir.exists() or (
+        workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())
+    )
 
 
 @contextlib.contextmanager
@@ -140,24 +154,36 @@ def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
         )
 
 
-def require_same_corpus(workdir: Path, split: str, fingerprint: str) -> None:
-    """Notes what a split's content was, or refuses one that has changed since.
+def require_same(workdir: Path, name: str, fingerprint: str, what: str) -> None:
+    """Notes what the content of something was, or refuses one that has changed since.
+
+    Args:
+        workdir: the run's directory.
+        name: of a split of the corpus ("train set"), or "tokenizer".
+        fingerprint: of its content.
+        what: is to be brought back where it changed.
 
     Raises:
         UserError: it has.
     """
-    distributed.first_then_all(f"corpus {split}", lambda: _note(workdir, split, fingerprint))
+    distributed.first_then_all(f"same {name}", lambda: _note(workdir, name, fingerprint, what))
 
 
-def _note(workdir: Path, split: str, fingerprint: str) -> None:
+def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
     path = workdir / "corpus.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if known.setdefault(split, fingerprint) != fingerprint:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
         raise UserError(
-            f"the {split} set is not the one that the run in {workdir} began with: bring its text "
-            "back, or take another --workdir"
+            f"{path} is damaged ({error}): delete it if the text is the same"
+        ) from error
+    if name not in known:
+        write_json(path, {**known, name: fingerprint})
+    elif known[name] != fingerprint:
+        raise UserError(
+            f"the {name} is not the one that the run in {workdir} began with: bring {what} back, "
+            "or take another --workdir"
         )
-    write_json(path, known)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -168,6 +194,11 @@ def write_json(path: Path, content: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too
+    finally:
+        os.close(folder)
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
@@ -182,7 +213,8 @@ def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[s
 
 
 def _may_change(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
+    names = ((name, f"{name}.*") for name in MAY_CHANGE)
+    return any(fnmatch.fnmatchcase(key, name) for both in names for name in both)
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:

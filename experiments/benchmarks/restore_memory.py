@@ -83,7 +83,7 @@ def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -
         made = StateFactory(build_model(config), optax.adam(1e-3), layout, testing.TRAINING)
         checkpoints = Checkpoints(folder / name, keep, lower_is_better=True)
         if what == "save":
-            checkpoints.save(made.create(0), {"step": 1}, None)
+            checkpoints.save(made.create(0), {"step": 1, "stopped": False}, None)
             checkpoints.wait()
             continue
         jax.block_until_ready(checkpoints.newest(made.abstract))

@@ -58,7 +58,7 @@ def save(checkpoints: Checkpoints, state: TrainState, scores: dict[int, float | 
             step=jnp.asarray(step, jnp.int32),
             params=jax.tree.map(lambda x, n=float(step): x + n, state.params),
         )
-        checkpoints.save(moved, {"step": step, "stopping": {}}, score)
+        checkpoints.save(moved, {"step": step, "stopped": False}, score)
         checkpoints.wait()
 
 

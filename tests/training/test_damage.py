@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformer import testing
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
+from transformer.training import storage
 from transformer.training.checkpoints import Checkpoints, Unusable
 from transformer.training.digests import digests
 from transformer.training.step import StateFactory, TrainState
@@ -35,9 +37,11 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 
 def _flip(content: bytes) -> bytes:
-    """One bit, in the middle."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+    """A bit every 150 bytes, and one in the middle of what is shorter."""
+    flipped = bytearray(content)
+    for place in [len(content) // 2, *range(70, len(content), 150)]:
+        flipped[place] ^= 4
+    return bytes(flipped)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StateFactory,
         for step in (10, 20):
             moved = jax.tree.map(lambda x, n=step: x + jnp.asarray(n, x.dtype), made.create(0))
             states[step] = moved.replace(step=jnp.asarray(step, jnp.int32))
-            kept.save(states[step], {"step": step, "note": "Grüße"}, score=float(step))
+            meta = {"step": step, "stopped": False, "note": "Grüße"}
+            kept.save(states[step], meta, score=float(step))
             kept.wait()
     return folder, made, states
 
@@ -95,13 +100,74 @@ def test_each_file_damaged_in_turn(
                 assert f"checkpoint {copy / '20'} cannot be used (" in caplog.text, name
                 assert "going on from step 10" in caplog.text
                 assert (copy.parent / "damaged" / "20").is_dir() and kept.steps == [10]
-                kept.save(states[20], {"step": 20}, None)  # training comes to that step again
+                kept.save(
+                    states[20], {"step": 20, "stopped": False}, None
+                )  # training comes to that step again
                 kept.wait()
                 assert kept.steps == [10, 20]
             else:  # a file that is not needed
                 assert kept.steps == [10, 20]
         shutil.rmtree(copy.parent)
     assert went_back > 6, f"{kind}: only {went_back} of {len(files)} made a difference"
+
+
+def test_what_storage_does_not_notice_the_digest_does(
+    saved: tuple[Path, StateFactory, dict], tmp_path: Path
+) -> None:
+    """Arrays that Orbax reads without complaint, and that are not those of this checkpoint."""
+    folder, made, states = saved
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    for item in ("params", "ema", "rest"):
+        swapped = tmp_path / item / "checkpoints"
+        shutil.copytree(folder, swapped)
+        shutil.rmtree(swapped / "20" / item)
+        shutil.copytree(folder / "10" / item, swapped / "20" / item)
+        with contextlib.closing(opened(swapped)) as kept:
+            with pytest.raises(Unusable, match=rf"20 cannot be used \(\['{item}'\].* is not what"):
+                kept.restore(made.abstract, 20)
+            found = kept.newest(made.abstract)
+            assert found and same(found[0], states[10])
+
+
+def test_a_changed_meta_is_noticed(saved: tuple[Path, StateFactory, dict], tmp_path: Path) -> None:
+    """Still JSON, but not what was written."""
+    folder, _, _ = saved
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/20/meta/metadata"
+    path.write_text(path.read_text().replace('"score": 20.0', '"score": 1.0'))
+    with contextlib.closing(opened(tmp_path / "checkpoints", read_only=True)) as kept:
+        with pytest.raises(Unusable, match="it is not what was written"):
+            kept.meta(20)
+        assert kept.best_step == 10
+
+
+def test_only_a_stops_checkpoints_are_not_gone_back_to(
+    saved: tuple[Path, StateFactory, dict], tmp_path: Path
+) -> None:
+    folder, made, states = saved
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    with contextlib.closing(opened(tmp_path / "checkpoints")) as kept:
+        stopped = states[20].replace(step=jnp.asarray(23, jnp.int32))
+        kept.save(stopped, {"step": 23, "stopped": True}, None)
+        found = kept.newest(made.abstract)
+        assert found and found[1]["step"] == 23
+        found = kept.newest(made.abstract, stopped=False)
+        assert found and found[1]["step"] == 20 and kept.steps == [10, 20]
+
+
+def test_one_that_is_being_written_is_waited_for(
+    saved: tuple[Path, StateFactory, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orbax counts it as soon as its writing begins; it is not damaged."""
+    folder, made, states = saved
+    shutil.copytree(folder, tmp_path / "checkpoints")
+    real = storage._sync_tree
+    monkeypatch.setattr(storage, "_sync_tree", lambda path: (time.sleep(0.5), real(path)))
+    with contextlib.closing(opened(tmp_path / "checkpoints")) as kept:
+        kept.save(states[20], {"step": 30, "stopped": False}, None)
+        found = kept.newest(made.abstract)
+        assert found and found[1]["step"] == 30
+    assert not (tmp_path / "damaged").exists()
 
 
 def test_nothing_whole_is_left(saved: tuple[Path, StateFactory, dict], tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ class Prefetch(Generic[Item]):
         self._closed.set()
         self._slots.release()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout=2.0)  # a daemon: what it still makes nobody waits for
 
     def __enter__(self) -> Self:
         return self

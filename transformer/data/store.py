@@ -10,6 +10,7 @@ that went in, so a folder is never updated: it is right, or it is damaged and bu
 import array
 import hashlib
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -28,7 +29,7 @@ from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the layout above: raise it when that changes
+VERSION = 3  # of the layout above: raise it when that changes
 CHUNK = 32_768  # pairs tokenised at a time
 ABANDONED = 24 * 3600  # seconds after which an unfinished folder is a killed builder's
 
@@ -148,6 +149,10 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
 
 
 def _read(folder: Path, dtype: np.dtype) -> Store:
+    expected = json.loads((folder / "sums.json").read_text())
+    for name, digest in expected.items():
+        if _digest_of(folder / name) != digest:
+            raise ValueError(f"{name} is not what was written")
     offsets = np.load(folder / "offsets.npy", mmap_mode="r")
     pairs = np.load(folder / "pairs.npy")
     size = (folder / "tokens.bin").stat().st_size
@@ -200,7 +205,16 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, content)
             _sync(file)
+    sums = {name: _digest_of(folder / name) for name in ("tokens.bin", "offsets.npy", "pairs.npy")}
+    with open(folder / "sums.json", "w") as file:
+        json.dump(sums, file)
+        _sync(file)
     log.info("tokenised %d sentence pairs in %.1f s", len(pairs), time.monotonic() - started)
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(file) -> None:

@@ -106,7 +106,8 @@ class Checkpoints:
 
         Args:
             state: what training carries on the devices.
-            meta: what it carries on the host, JSON; its `step` names the checkpoint.
+            meta: what it carries on the host, JSON; its `step` names the checkpoint, `stopped` says
+                that it is there only because a signal stopped the run.
             score: what the development set gave at this step, if it was looked at.
 
         Raises:
@@ -133,15 +134,23 @@ class Checkpoints:
         content = _sealed({**meta, "score": score, "digests": known})
         distributed.first_then_all("amend", lambda: write_json(self._meta_path(step), content))
 
-    def newest(self, abstract: TrainState) -> tuple[TrainState, Meta] | None:
+    def newest(
+        self, abstract: TrainState, *, stopped: bool = True
+    ) -> tuple[TrainState, Meta] | None:
         """The newest whole checkpoint, placed as `abstract` says; None where there is none yet.
+
+        Without `stopped`, those that are there only because a signal stopped the run then are
+        deleted first: a run that was never stopped has none to go back to.
 
         Damaged ones after it are named in the log, and moved to `damaged/` beside this directory,
         as training will come to their steps again.
 
         Raises:
-            UserError: there are checkpoints, and none is whole.
+            UserError: there are checkpoints, and none is whole; or the last cannot be written.
         """
+        self.wait()  # Orbax counts one that is still being written
+        if not stopped:
+            self._delete_stopped()
         unusable: list[Unusable] = []
         damaged: list[int] = []
         for step in reversed(self.steps):
@@ -163,6 +172,13 @@ class Checkpoints:
                 f"{unusable[0]}; move that directory away to train from the start"
             )
         return None
+
+    def _delete_stopped(self) -> None:
+        for step in self.steps:
+            with contextlib.suppress(Unusable):
+                if self.meta(step)["stopped"]:
+                    self._manager.delete(step)
+        distributed.barrier("stopped checkpoints deleted")
 
     def _move_away(self, steps: list[int]) -> None:
         folder = self.directory.parent / "damaged"
@@ -204,7 +220,7 @@ class Checkpoints:
             meta = json.loads(path.read_text(encoding="utf-8"))
             if _sealed(meta)["seal"] != meta["seal"]:
                 raise ValueError("it is not what was written")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._unusable(step, f"meta: {error!r}") from error
         return meta
 
@@ -218,8 +234,12 @@ class Checkpoints:
             known = self.meta(step)["digests"]
             for name, abstract in wanted.items():
                 got[name] = storage.read(self.directory / str(step) / name, abstract)
-        except (MemoryError, PermissionError):
+        except MemoryError:
             raise
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):  # what the machine lacks, for now
+                raise
+            failed = self._unusable(step, error)
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise

@@ -48,14 +48,14 @@ def train(experiment: Experiment) -> Exit:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
+        run = _Run(experiment, optimizer, schedule, checkpoints)
         stop = stack.enter_context(StopRequest(checkpoints))
-        run = _Run(experiment, optimizer, schedule, checkpoints, stop)
         back = None
         while True:
             try:
-                return run.go_on(back)
+                return run.go_on(stop, back)
             except GoBack as error:
-                back = error
+                back = error.with_traceback(None)  # which holds the state that is left behind
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,9 @@ class _Run:
         optimizer: optax.GradientTransformation,
         schedule: optax.Schedule,
         checkpoints: Checkpoints,
-        stop: StopRequest,
     ):
         config, layout, model = experiment.config, experiment.layout, experiment.model
-        self._experiment, self._checkpoints, self._stop = experiment, checkpoints, stop
+        self._experiment, self._checkpoints = experiment, checkpoints
         self._batches = experiment.train_batches
         self._factory = StateFactory(model, optimizer, layout, config.training)
         self._train_step = layout.jit(
@@ -101,20 +100,21 @@ class _Run:
         self._development = Development(experiment) if config.training.eval_every else None
         self._passed = Passed()
 
-    def go_on(self, back: GoBack | None) -> Exit:
+    def go_on(self, stop: StopRequest, back: GoBack | None) -> Exit:
         """Trains from the newest whole checkpoint, or from the start.
 
         Args:
+            stop: says when to.
             back: why this process left a later step for it, if it did.
 
         Raises:
             GoBack: a step went wrong, and is to be passed over.
         """
-        config, checkpoints, stop = self._experiment.config, self._checkpoints, self._stop
+        config, checkpoints = self._experiment.config, self._checkpoints
 
         # Resume in this order: the newest whole checkpoint, then the metrics cut back to its step.
         # The data need nothing: batch = f(seed, step, batches passed over).
-        if found := checkpoints.newest(self._factory.abstract):
+        if found := checkpoints.newest(self._factory.abstract, stopped=back is None):
             state, carried = found[0], _Carried.from_meta(found[1])
         else:
             state, carried = self._factory.create(config.seed), _Carried()
@@ -134,6 +134,7 @@ class _Run:
                     step=step,
                     total_steps=steps,
                     log_every=config.training.log_every,
+                    evaluated=carried.evaluated,
                 )
             )
             watch = Watch(config.divergence, metrics, batches, self._passed)
@@ -145,18 +146,22 @@ class _Run:
             else:
                 metrics.print(_describe(self._experiment, batches, step))
 
-            def carry(evaluated: bool = True) -> dict[str, Any]:
+            def due(score: float | None) -> bool:
+                is_best = score is not None and stopping.best_step == step
+                regular = step % config.checkpoints.every == 0
+                return ended or regular or bool(is_best and config.checkpoints.keep_best)
+
+            def carry(score: float | None, evaluated: bool = True) -> dict[str, Any]:
                 now = _Carried(stopping, self._passed, evaluated, clock.seconds)
-                return now.as_meta(step)
+                return {**now.as_meta(step), "stopped": not due(score)}
 
             def save(score: float | None = None, *, evaluated: bool = True) -> None:
-                metrics.flush()
                 watch.settle()
-                checkpoints.save(state, carry(evaluated), score)
+                metrics.flush()
+                checkpoints.save(state, carry(score, evaluated), score)
 
             def evaluate(development: Development) -> float:
                 nonlocal stopping
-                metrics.flush()
                 watch.settle()
                 with stop.interrupting():
                     found, samples = development(state.ema or state.params)
@@ -173,12 +178,14 @@ class _Run:
                 metrics.print(f"stopped at step {step:,}, all saved: the same command goes on")
                 return Exit.PREEMPTED
 
+            ended = step >= steps
             if not carried.evaluated and self._development:
                 try:
                     score = evaluate(self._development)
                 except Interrupted:
                     return leave()
-                checkpoints.amend(step, carry(), score)
+                metrics.flush()
+                checkpoints.amend(step, carry(score), score)
 
             ended = (
                 step >= steps
@@ -186,7 +193,12 @@ class _Run:
                 or 0.0 < 60.0 * config.training.minutes < clock.before
             )
             while not ended:
-                batch, waited = next(feed)
+                try:
+                    with stop.interrupting():  # a batch that takes long is not waited for
+                        batch, waited = next(feed)
+                except Interrupted:
+                    save()
+                    return leave()
                 state, values = self._train_step(state, batch)
                 step += 1
                 metrics.train(
@@ -210,12 +222,7 @@ class _Run:
                         save(evaluated=False)
                         return leave()
                     ended = ended or stopping.exhausted(config.early_stopping.patience)
-                is_best = score is not None and stopping.best_step == step
-                if (
-                    ended
-                    or step % config.checkpoints.every == 0
-                    or (is_best and config.checkpoints.keep_best)
-                ):
+                if due(score):
                     save(score)
                 if not ended and stop.requested(step):
                     save(score)

@@ -39,10 +39,10 @@ from typing import Any, Self
 import jax
 import numpy as np
 from jaxtyping import Array
-from tensorboardX import SummaryWriter
 
 from transformer.errors import UserError
 from transformer.training import progress
+from transformer.training.board import Board
 
 FILE = "metrics.jsonl"
 Values = Mapping[str, Array | np.ndarray | np.generic | float | int]
@@ -87,15 +87,24 @@ class Metrics:
 
     Args:
         workdir: the run's directory.
-        step: the step that training goes on from; later lines are cut off. 0 starts anew.
+        step: the step that training goes on from; later lines are cut off.
         total_steps: where it will end.
         log_every: steps from one train line to the next.
+        evaluated: False where the evaluation at `step` is still to come.
 
     Raises:
         UserError: `metrics.jsonl` is damaged.
     """
 
-    def __init__(self, workdir: Path, *, step: int, total_steps: int, log_every: int) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        step: int,
+        total_steps: int,
+        log_every: int,
+        evaluated: bool = True,
+    ) -> None:
         self._log_every, self._total = log_every, total_steps
         self._pending: _Pending | None = None
         self._interval = _Interval()
@@ -106,12 +115,12 @@ class Metrics:
         self._progress = progress.Progress()
         if jax.process_index() == 0:
             path = workdir / FILE
-            kept = cut(path, step)
+            kept = cut(path, step, evaluated=evaluated)
             self._began -= kept[-1]["clock"]["seconds"] if kept else 0.0
             events = [line for line in kept if line["kind"] == "event"]
             self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
             self._file = path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+            self._board = Board(workdir / "tensorboard", first=step + 1)
             self._progress = progress.show(step=step, total=total_steps)
 
     @property
@@ -141,7 +150,7 @@ class Metrics:
         self._write("eval", step, {**found, **extra}, {})
         self._to_board("eval", step, found)
         if self._board and samples:
-            self._board.add_text("eval/samples", _markdown(samples), step)
+            self._board.text("eval/samples", _markdown(samples), step)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
         self.print(f"evaluation at step {step:,}: {shown}")
         for sample in samples:
@@ -229,7 +238,7 @@ class Metrics:
         if self._board:
             for name, value in values.items():
                 if value is not None:
-                    self._board.add_scalar(f"{group}/{name}", value, step)
+                    self._board.scalar(f"{group}/{name}", value, step)
 
 
 def read(workdir: Path) -> list[dict[str, Any]]:
@@ -243,9 +252,15 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     return _parse(workdir / FILE)
 
 
-def cut(path: Path, step: int) -> list[dict[str, Any]]:
-    """Cuts a metrics file back to what a run knew at `step` (nothing at 0), and gives that."""
-    kept = [line for line in _parse(path) if line["step"] <= step] if step else []
+def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]]:
+    """Cuts a metrics file back to what a run knew at `step`, and gives that.
+
+    Where the evaluation at that step is still to come, what was written of it goes, too.
+    """
+    kept = [line for line in _parse(path) if line["step"] <= step]
+    if not evaluated:
+        is_it = [line["step"] == step and line["kind"] == "eval" for line in kept]
+        kept = kept[: is_it.index(True)] if any(is_it) else kept
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
     temporary = path.with_name(path.name + ".new")
     with temporary.open("w", encoding="utf-8") as file:

@@ -27,13 +27,17 @@ class StopRequest:
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
         self._alone = jax.process_count() == 1
-        self._asked = False
+        self._asked = self._agreed = False
         self._interrupting = False
         self._before: dict[int, signal.Handlers | int | None] = {}
 
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; every process must ask at every step."""
-        return self._asked if self._alone else self._checkpoints.reached_preemption(step)
+        if self._alone:
+            return self._asked
+        # Once reached it stays so, also where the run has gone back to an earlier step since.
+        self._agreed = self._agreed or self._checkpoints.reached_preemption(step)
+        return self._agreed
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -53,7 +57,8 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
-        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
+        with contextlib.suppress(OSError):  # whoever read our messages may be gone
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
         if self._interrupting:
             self._interrupting = False
             raise Interrupted

@@ -1,5 +1,6 @@
 """What is seen while a run trains: a bar on a terminal, else a plain line every so often."""
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -74,7 +75,8 @@ class Lines(Progress):
             self.print(f"step {step:,}/{self._total:,}  {_status(self._total - step, loss, speed)}")
 
     def print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a reader that is gone must not end the training
+            print(text, file=sys.stderr, flush=True)
 
 
 class Bar(Progress):

@@ -121,12 +121,14 @@ def make_train_step(
         loss, norm = sums.loss / weight, optax.tree.norm(grads)
         norms = jnp.stack([norm, optax.tree.norm(updates)])
         trouble, typical = judge(state.typical, loss, norms, divergence)
+        # A skipped update does not move the optimizer's count, nor its schedule.
+        updates_done = state.typical.good if divergence.action == "skip" else state.step
         metrics = StepMetrics(
             loss=loss,
             nll=sums.nll / weight,
             accuracy=sums.correct / weight,
             gradient_norm=norm,
-            learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+            learning_rate=jnp.asarray(schedule(updates_done), jnp.float32),
             trouble=trouble,
             in_a_row=typical.bad,
         )
