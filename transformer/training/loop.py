@@ -163,6 +163,7 @@ class _Run:
             def evaluate(development: Development) -> float:
                 nonlocal stopping
                 watch.settle()
+                metrics.flush()
                 with stop.interrupting():
                     found, samples = development(state.ema or state.params)
                 metrics.evaluation(step, found, samples)
