@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 
 from tests.processes import ROOT, TINY, error_line, run
 from transformer.__main__ import main
@@ -231,6 +232,17 @@ def test_a_damaged_run_is_named(
     if content is not None:
         (workdir / name).write_text(content)
     assert message in refused("translate", f"--workdir={workdir}")
+
+
+def test_another_tokenizer_is_refused(trained: Path, refused: Callable, tmp_path: Path) -> None:
+    """A valid one, even of the same size: the model would be silently wrong."""
+    workdir = tmp_path / "changed"
+    shutil.copytree(trained, workdir)
+    path = workdir / "tokenizer.model"
+    model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())  # pyright: ignore
+    model.pieces[-1].piece, model.pieces[-2].piece = model.pieces[-2].piece, model.pieces[-1].piece
+    path.write_bytes(model.SerializeToString())
+    assert "the tokenizer is not the one" in refused("translate", f"--workdir={workdir}")
 
 
 def test_no_network_for_a_public_corpus(refused: Callable, tmp_path: Path) -> None:

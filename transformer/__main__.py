@@ -110,7 +110,7 @@ def train(options: argparse.Namespace) -> Exit:
 def evaluate(options: argparse.Namespace) -> Exit:
     experiment, params, which = _open_run(options)
     from transformer import evaluation
-    from transformer.run_directory import write_json
+    from transformer.files import write_json
 
     result = evaluation.evaluate(experiment, params, options.split)
     content = {"checkpoint": which, **result.as_dict()}

@@ -6,13 +6,13 @@ while it writes leaves half a program, which every later run finds, warns of and
 
 import hashlib
 import logging
-import os
-import uuid
 from pathlib import Path
 
 import jax
 from jax._src import compilation_cache
 from jax._src.compilation_cache_interface import CacheInterface
+
+from transformer import files
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,7 @@ class CheckedCache(CacheInterface):
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a program. JAX turns an OSError into a warning."""
-        path = self._path / (key + SUFFIX)
-        unfinished = path.with_name(f".{uuid.uuid4().hex}")
-        try:
-            unfinished.write_bytes(hashlib.sha256(value).digest() + value)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        files.write(self._path / (key + SUFFIX), hashlib.sha256(value).digest() + value)
 
 
 def install() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from transformer import distributed, run_directory, runtime
+from transformer import distributed, files, run_directory, runtime
 from transformer.config import Config, DataConfig, PartConfig, from_dict
 from transformer.data import (
     SOURCES,
@@ -241,7 +241,7 @@ class Experiment:
                 others[split] = self.store(split)
             elif self._left_out & Problem.HELD_OUT:
                 # One that came later would take pairs out of a training set that is in use.
-                run_directory.require_same(self.workdir, f"{split} set", "none", "none")
+                run_directory.require_same(self.workdir, f"{split} set", "none", "its text")
         problems = selection.find_problems(
             train,
             held_out=[store.digests for store in others.values()],
@@ -258,7 +258,7 @@ class Experiment:
             found[split] = selection.report(store, origins, store.problems, Problem(0))
         path = self.workdir / "data_report.json"
         if distributed.is_first():
-            run_directory.write_json(path, found)
+            files.write_json(path, found)
         kept = (problems & self._left_out) == 0
         summary = f"{selection.summary(problems, self._left_out)}: see {path}"
         if not kept.any():

@@ -15,7 +15,6 @@ import fcntl
 import fnmatch
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import jax
 from transformer import distributed, runtime
 from transformer.config import Config
 from transformer.errors import UserError
+from transformer.files import leftovers, write_json
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +121,10 @@ def has_checkpoints(workdir: Path) -> bool:
 
 def _is_empty(workdir: Path) -> bool:
     """Or not there, or what a start leaves that was killed before it wrote the configuration."""
-    ours = (LOCK, "config.json.new", "config.json")
-    return not workdir.exists() or (
-        workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())
-    )
+    if not workdir.exists():
+        return True
+    ours = {workdir / LOCK, *leftovers(workdir / "config.json")}
+    return workdir.is_dir() and ours >= {*workdir.iterdir()}
 
 
 @contextlib.contextmanager
@@ -184,21 +184,6 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
             f"the {name} is not the one that the run in {workdir} began with: bring {what} back, "
             "or take another --workdir"
         )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name, too
-    finally:
-        os.close(folder)
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from transformer import files
 from transformer.data import Pair, Problem, Tokenizer, open_store, store_key
 from transformer.data import store as store_module
 from transformer.data.tokenizers import EOS
@@ -98,14 +99,16 @@ def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "pairs.npy"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "short"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "short", "flipped"])
 def test_a_damaged_store_is_built_anew(corpus, tokenizer, tmp_path, name, damage, caplog):
     open_store(tmp_path, corpus, tokenizer, key="k")
     path = tmp_path / "k" / name
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:-16] if damage == "short" else b"")
+        content = path.read_bytes()
+        flipped = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+        path.write_bytes({"empty": b"", "short": content[:-16], "flipped": flipped}[damage])
     assert_holds(open_store(tmp_path, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
     assert corpus.passes == 2 and "damaged" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
@@ -184,7 +187,7 @@ def test_a_killed_builder_is_survived_and_swept_up_later(corpus, tokenizer, tmp_
     assert_holds(open_store(cache, corpus, tokenizer, key="k"), corpus.pairs, tokenizer)
     assert left.exists()  # it might have been another builder's, at work
     shutil.rmtree(cache / "k")
-    long_ago = time.time() - 2 * store_module.ABANDONED
+    long_ago = time.time() - 2 * files.ABANDONED
     os.utime(left, (long_ago, long_ago))
     open_store(cache, corpus, tokenizer, key="k")
     assert [path.name for path in cache.iterdir()] == ["k"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from transformer.errors import UserError
+from transformer.files import leftovers
 from transformer.training import metrics, progress
 from transformer.training.metrics import Metrics, Sample
 
@@ -80,6 +81,14 @@ def test_starting_anew_keeps_nothing(tmp_path: Path) -> None:
     assert [line["step"] for line in metrics.read(tmp_path)] == [0, 3, 6, 6, 7, 9, 11]
 
 
+def test_an_evaluation_that_is_to_come_is_not_written_twice(tmp_path: Path) -> None:
+    run(tmp_path)
+    file = tmp_path / metrics.FILE
+    kept = metrics.cut(file, 6, evaluated=False)
+    assert [line["kind"] for line in kept] == ["event", "train", "train"]
+    assert metrics.read(tmp_path) == kept
+
+
 def test_a_torn_last_line_is_dropped_and_a_damaged_one_named(tmp_path: Path) -> None:
     run(tmp_path)
     file = tmp_path / metrics.FILE
@@ -87,7 +96,7 @@ def test_a_torn_last_line_is_dropped_and_a_damaged_one_named(tmp_path: Path) -> 
     file.write_bytes(whole[:-5])  # killed while it wrote
     assert [line["step"] for line in metrics.read(tmp_path)] == [0, 3, 6, 6, 7, 9]
     assert [line["step"] for line in metrics.cut(file, 6)] == [0, 3, 6, 6]
-    assert file.read_bytes().count(b"\n") == 4 and not list(tmp_path.glob("*.new"))
+    assert file.read_bytes().count(b"\n") == 4 and not list(leftovers(file))
 
     file.write_bytes(whole.replace(b'"step": 6', b'"stop": 6'))
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 3 is damaged"):

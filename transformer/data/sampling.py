@@ -9,7 +9,6 @@ slower.
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 import uuid
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from transformer import files
 from transformer.data.batching import Plan
 from transformer.data.store import CHUNK, Chunk, Store, open_chunks
 from transformer.data.tokenizers import EOS, Tokenizer
@@ -121,15 +121,7 @@ class Sampled:
     def _write_counts(self) -> None:
         counts = np.diff(self._ends, prepend=0).tolist()
         content = json.dumps([counts, zlib.crc32(json.dumps(counts).encode())])
-        unfinished = self._counts_file.with_name(f"{self._counts_file.name}.{uuid.uuid4().hex}")
-        try:
-            with open(unfinished, "x") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self._counts_file)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        files.write(self._counts_file, content)
 
 
 def _chunks(

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Integer, UInt8, UInt16, UInt64
 
+from transformer import files
 from transformer.data.arrays import ranges
 from transformer.data.pairs import Pair, Problem
 from transformer.data.tokenizers import EOS, Tokenizer
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 3  # of the layout above: raise it when that changes
 CHUNK = 32_768  # pairs tokenised at a time
-ABANDONED = 24 * 3600  # seconds after which an unfinished folder is a killed builder's
 
 PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
 Chunk = tuple[list[list[int]], np.ndarray]  # sentences, EOS last, side by side; PAIR of each pair
@@ -132,7 +132,7 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for old in folder.parent.glob(f".{folder.name}.*"):
-            if time.time() - old.stat().st_mtime > ABANDONED:
+            if time.time() - old.stat().st_mtime > files.ABANDONED:
                 shutil.rmtree(old, ignore_errors=True)
         unfinished.mkdir()
         _build(unfinished, chunks(), dtype)
@@ -194,7 +194,6 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
             # What is nothing but EOS had no text that the tokenizer keeps.
             pairs["problems"][lengths[-1].reshape(-1, 2).min(axis=1) == 1] |= int(Problem.EMPTY)
             known.append(pairs)
-        _sync(file)
     if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")
     pairs = np.concatenate(known)
@@ -204,22 +203,16 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
     for name, content in (("offsets", np.cumsum(np.concatenate(lengths))), ("pairs", pairs)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, content)
-            _sync(file)
-    sums = {name: _digest_of(folder / name) for name in ("tokens.bin", "offsets.npy", "pairs.npy")}
-    with open(folder / "sums.json", "w") as file:
-        json.dump(sums, file)
-        _sync(file)
+    written = ("tokens.bin", "offsets.npy", "pairs.npy")
+    for name in written:
+        files.sync(folder / name)
+    files.write_json(folder / "sums.json", {name: _digest_of(folder / name) for name in written})
     log.info("tokenised %d sentence pairs in %.1f s", len(pairs), time.monotonic() - started)
 
 
 def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _move_into_place(unfinished: Path, folder: Path, dtype: np.dtype) -> None:

@@ -10,10 +10,8 @@ import functools
 import hashlib
 import io
 import logging
-import os
 import tempfile
 import unicodedata
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,6 +20,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Integer
 
+from transformer import files
 from transformer.data import subwords
 from transformer.data.pairs import Pair
 from transformer.errors import UserError
@@ -93,7 +92,7 @@ def train(
                 "data.tokenizer.character_coverage may help"
             ) from error
     content = _without_path(model.getvalue())
-    _write(path, content)
+    files.write(path, content)
     size = Tokenizer(content).size
     if size < vocab_size:
         log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
@@ -217,16 +216,3 @@ def _without_path(model: bytes) -> bytes:
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
     return proto.SerializeToString(deterministic=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(unfinished, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Attention as a matrix that one reads: in a terminal, and as a picture."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 from rich.cells import cell_len
+
+from transformer import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,12 +118,8 @@ def attention_png(
 
 def write_figure(path: Path, figure: "Figure") -> None:
     """A PNG, on disk whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
+    with files.whole(path) as file:
         figure.savefig(file, format="png", metadata={"Software": None})
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _decorate(axes: "Axes", target_pieces: Sequence[str], source_pieces: Sequence[str]) -> None:

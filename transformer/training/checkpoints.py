@@ -23,8 +23,8 @@ from transformer import distributed
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
+from transformer.files import write_json
 from transformer.models.parameters import Params
-from transformer.run_directory import write_json
 from transformer.training import storage
 from transformer.training.digests import digests
 from transformer.training.step import TrainState

@@ -40,6 +40,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from transformer import files
 from transformer.errors import UserError
 from transformer.training import progress
 from transformer.training.board import Board
@@ -262,12 +263,7 @@ def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]
         is_it = [line["step"] == step and line["kind"] == "eval" for line in kept]
         kept = kept[: is_it.index(True)] if any(is_it) else kept
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write(path, text)
     return kept
 
 

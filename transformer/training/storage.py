@@ -15,6 +15,8 @@ from etils import epath
 from orbax.checkpoint._src.metadata import checkpoint as step_metadata
 from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 
+from transformer.files import sync
+
 RESTORE_AT_ONCE = 64 * 2**20  # bytes read at a time at most, or one array if that is larger
 
 
@@ -32,24 +34,16 @@ class Durable(AtomicRenameTemporaryPath):
             await asyncio.to_thread(store.wait_until_finished)
         final = Path(self.get_final())
         await asyncio.to_thread(_sync_tree, Path(self.get()))
-        _sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
+        sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
         os.rename(self.get(), final)
-        _sync(final.parent)
+        sync(final.parent)
 
 
 def _sync_tree(folder: Path) -> None:
     for parent, _, files in os.walk(folder, topdown=False):
         for name in files:
-            _sync(Path(parent) / name)
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(parent) / name)
+        sync(Path(parent))
 
 
 class Kept:
