@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import random
+import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -11,7 +14,8 @@ import numpy as np
 import optax
 import pytest
 
-from tests.processes import ROOT, TINY, error_line, metrics, run
+from tests.faults import differences
+from tests.processes import ROOT, TINY, error_line, metrics, run, start
 from transformer import testing
 from transformer.config import DivergenceConfig
 from transformer.experiment import Experiment
@@ -73,11 +77,15 @@ def test_only_batches_that_the_state_has_not_learned_from_are_passed_over() -> N
     assert pass_over(Passed((2,), 1), back, first=7) == Passed((2, 7, 8), 2)
 
 
-def faulty(workdir: Path, cache: Path, which: int, *more: str) -> tuple[int, str, str]:
-    """Trains with a fault in the step of one batch."""
+def faulty_arguments(workdir: Path, which: int, *more: str) -> tuple[str, ...]:
     arguments = ("train", TINY, f"--workdir={workdir}", "--config.training.steps=60")
     often = ("--config.checkpoints.every=20", "--config.training.eval_every=60")
-    return run(*(str(which), *arguments, *often, *more), cache=cache, program=FAULTY)
+    return (str(which), *arguments, *often, *more)
+
+
+def faulty(workdir: Path, cache: Path, which: int, *more: str) -> tuple[int, str, str]:
+    """Trains with a fault in the step of one batch."""
+    return run(*faulty_arguments(workdir, which, *more), cache=cache, program=FAULTY)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,31 @@ def test_a_fault_in_the_step(
     assert code == 0, errors
     by_step = {line["step"]: line["batch"] for line in metrics(workdir) if line["kind"] == "train"}
     assert by_step[70] == shifted.batch_digest(70)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["skip", "go_back"])
+def test_going_on_amid_faults(
+    whole: tuple[Path, int], cache: Path, tmp_path: Path, action: str
+) -> None:
+    """Killed and stopped before, while and after a batch goes wrong: nothing is different."""
+    more = (f"--config.divergence.action={action}", "--config.training.log_every=1")
+    workdir, again = tmp_path / "run", tmp_path / "again"
+    code, _, errors = faulty(workdir, cache, whole[1], *more)
+    assert code == 0, errors
+    file = again / "metrics.jsonl"
+    for until in sorted(random.Random(action).sample(range(60), 5)):
+        arguments = faulty_arguments(again, whole[1], *more)
+        process = start(*arguments, cache=cache, program=FAULTY)
+        while process.poll() is None and (
+            not file.exists() or file.read_text().count("\n") < until
+        ):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGTERM if until % 2 else signal.SIGKILL)
+        process.communicate(timeout=120)
+    code, _, errors = faulty(again, cache, whole[1], *more)
+    assert code == 0, errors
+    assert differences(workdir, again) == []
 
 
 @pytest.mark.slow
