@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seed = 0  # of everything random: initial parameters, dropout, order of the data
 
     model = config.model = ConfigDict()
-    model.family = "transformer"
+    model.family = "transformer"  # transformer | rnn | gru | lstm
     model.encoder_layers = 6  # N
     model.decoder_layers = 6  # N
     model.d_model = 512  # D, the width
@@ -36,6 +36,9 @@ def get_config(variant: str = "") -> ConfigDict:
     model.dropout = 0.1  # P_drop: on each sub-layer's output and on embeddings + positions (§5.4)
     model.norm = "post"  # LayerNorm after the residual sum (paper) | "pre": before the sub-layer
     model.norm_epsilon = 1e-6
+    # Source and target embeddings and output projection: one table (three_way, paper) | the
+    # source has its own (two_way) | each has its own (none)
+    model.tied = "three_way"
     model.dtype = "auto"  # of computation: float32 | bfloat16 | auto (bfloat16 on TPU and GPU)
     model.unroll = (
         False  # layers as straight code instead of a loop: same parameters, longer compile
@@ -45,6 +48,14 @@ def get_config(variant: str = "") -> ConfigDict:
     # auto (the device's best) | reference | xla | chunked | cudnn | splash; where mesh.sequence
     # splits the length: ring | ulysses, each also with what a device runs: "ring:chunked"
     model.attention.backend = "auto"
+    model.recurrent = ConfigDict()  # of the families rnn, gru and lstm alone
+    model.recurrent.d_hidden = 512  # R, of the state; of both directions together
+    model.recurrent.bidirectional = True  # encoder
+    # none | bahdanau | luong_dot | luong_general | luong_concat
+    model.recurrent.attention = "luong_general"
+    model.recurrent.input_feeding = False  # the output before goes into the decoder's input
+    model.recurrent.variational_dropout = False  # one mask for all positions, on states, too
+    model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
     data.source = "tfds"  # which corpus: tfds | text | casa_roja | mixture (each configured below)
@@ -170,6 +181,8 @@ def get_config(variant: str = "") -> ConfigDict:
         ("heads", ("tensor",)),
         ("head_size", ()),
         ("mlp", ("tensor",)),
+        ("gates", ()),
+        ("state", ("tensor",)),
         ("vocab", ("tensor",)),
         ("layers", ()),
     )
@@ -202,6 +215,7 @@ def smoke(config: ConfigDict) -> None:
     config.model.d_ff = 64
     config.model.heads = 4
     config.model.d_k = config.model.d_v = 8
+    config.model.recurrent.d_hidden = 32
     config.data.source = "casa_roja"
     config.data.casa_roja.train_size = 2_000
     config.data.casa_roja.dev_size = config.data.casa_roja.test_size = 64

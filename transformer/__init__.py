@@ -10,6 +10,7 @@ bodies (`scores_BHTS`) and as jaxtyping annotations at borders (`Float[Array, "B
     F  feed-forward width (d_ff)               W  beam width: hypotheses of one sentence
     H  query heads                             L  cache length: positions decoded at most
     G  key/value heads (G divides H)           C  chunks of a longer axis
+    R  width of a recurrent state              Z  gates of a recurrent cell
 
 Importing this package imports nothing heavy: the names below load their modules when first used.
 """

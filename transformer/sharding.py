@@ -228,6 +228,8 @@ LOGICAL_AXES = [
     "heads",
     "head_size",
     "mlp",
+    "gates",
+    "state",
     "vocab",
     "layers",
 ]

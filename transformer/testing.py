@@ -25,7 +25,13 @@ from flax import linen as nn
 
 from transformer import rng
 from transformer.batch import Batch, Source, Target
-from transformer.config import AttentionConfig, DivergenceConfig, ModelConfig, TrainingConfig
+from transformer.config import (
+    AttentionConfig,
+    DivergenceConfig,
+    ModelConfig,
+    RecurrentConfig,
+    TrainingConfig,
+)
 from transformer.models import Seq2Seq, build_model
 from transformer.rng import Stream
 from transformer.sharding import Layout, Rules
@@ -38,6 +44,8 @@ RULES: Rules = (
     ("heads", ("tensor",)),
     ("head_size", ()),
     ("mlp", ("tensor",)),
+    ("gates", ()),
+    ("state", ("tensor",)),
     ("vocab", ("tensor",)),
     ("layers", ()),
 )
@@ -73,10 +81,19 @@ def model_config(**changes: Any) -> ModelConfig:
         dropout=0.1,
         norm="post",
         norm_epsilon=1e-6,
+        tied="three_way",
         dtype="float32",
         unroll=False,
         remat="none",
         attention=AttentionConfig(backend="auto"),
+        recurrent=RecurrentConfig(
+            d_hidden=26,
+            bidirectional=True,
+            attention="luong_general",
+            input_feeding=False,
+            variational_dropout=False,
+            unroll=1,
+        ),
         vocab_size=37,
     )
     return dataclasses.replace(config, **changes)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transformer import testing
 from transformer.batch import Batch, Source, Target
-from transformer.config import AttentionConfig, ModelConfig
+from transformer.config import AttentionConfig
 from transformer.errors import UserError
 from transformer.inspection import AttentionMaps, attention_maps, word_map, words
 from transformer.models import build_model
@@ -21,8 +21,7 @@ from transformer.sharding import Layout
 N, M, B, T, S, H = 3, 2, 2, 5, 7, 3  # N encoder layers, M decoder layers
 LENGTHS = {"source": (7, 4), "target": (3, 5)}
 
-CONFIG = ModelConfig(
-    family="transformer",
+CONFIG = testing.model_config(
     encoder_layers=N,
     decoder_layers=M,
     d_model=22,
@@ -31,11 +30,6 @@ CONFIG = ModelConfig(
     d_k=11,
     d_v=17,
     dropout=0.0,
-    norm="post",
-    norm_epsilon=1e-6,
-    dtype="float32",
-    unroll=False,
-    remat="none",
     attention=AttentionConfig(backend="reference"),
     vocab_size=271,
 )

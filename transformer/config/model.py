@@ -11,6 +11,24 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+class RecurrentConfig:
+    d_hidden: int
+    bidirectional: bool
+    attention: str
+    input_feeding: bool
+    variational_dropout: bool
+    unroll: int
+
+    def __post_init__(self) -> None:
+        positive("model.recurrent", self, "d_hidden", "unroll")
+        require(
+            self.d_hidden % 2 == 0 or not self.bidirectional,
+            f"model.recurrent.d_hidden is {self.d_hidden}; both directions of the encoder share "
+            f"it: take {self.d_hidden + 1}, or bidirectional=False",
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     family: str
     encoder_layers: int
@@ -23,10 +41,12 @@ class ModelConfig:
     dropout: float
     norm: str
     norm_epsilon: float
+    tied: str
     dtype: str
     unroll: bool
     remat: str
     attention: AttentionConfig
+    recurrent: RecurrentConfig
     vocab_size: int  # data.tokenizer.vocab_size: the one key that two sections share
 
     def __post_init__(self) -> None:
@@ -34,6 +54,7 @@ class ModelConfig:
         positive("model", self, "d_k", "d_v", "norm_epsilon")
         fraction("model.dropout", self.dropout)
         one_of("model.norm", self.norm, ("post", "pre"))
+        one_of("model.tied", self.tied, ("three_way", "two_way", "none"))
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         one_of("model.remat", self.remat, ("none", "full"))
         require(

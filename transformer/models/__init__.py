@@ -5,10 +5,16 @@ To add a family: subclass `Seq2Seq`, answer its calls, and give it a row in `FAM
 
 from transformer.config import ModelConfig
 from transformer.errors import UserError
+from transformer.models.recurrent import Recurrent
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 from transformer.models.transformer import Transformer
 
-FAMILIES: dict[str, type[Seq2Seq]] = {"transformer": Transformer}
+FAMILIES: dict[str, type[Seq2Seq]] = {
+    "transformer": Transformer,
+    "rnn": Recurrent,
+    "gru": Recurrent,
+    "lstm": Recurrent,
+}
 
 
 def build_model(config: ModelConfig) -> Seq2Seq:

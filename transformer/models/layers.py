@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from transformer.attention import Mask, Split, attend, attention_weights
 from transformer.config import ModelConfig
@@ -34,28 +34,47 @@ def xavier(in_axis: Axis, out_axis: Axis) -> Callable:
 
 
 class Embedding(nn.Module):
-    """One table for source, target and output projection (AIAYN §3.4)."""
+    """Words to vectors and vectors to scores of words.
+
+    Tied three ways, source, target and output projection share one table (AIAYN §3.4); two ways,
+    the source has its own; not tied, each has (the output's as wide as `output_width`).
+    """
 
     config: ModelConfig
+    output_width: int
 
     def setup(self) -> None:
-        D = self.config.d_model
-        init = nn.initializers.normal(D**-0.5)
-        self.table = parameter(self, "table", init, ("vocab", "embed"), (self.config.vocab_size, D))
+        tied, D = self.config.tied, self.config.d_model
+        self.table = self._table("table", D)
+        self.source_table = self.table if tied == "three_way" else self._table("source_table", D)
+        self.output_table = self.table
+        if tied == "none":
+            self.output_table = self._table("output_table", self.output_width)
 
-    def _gathered(self) -> Float[Array, "V D"]:
+    def _table(self, name: str, width: int) -> Float[Array, "V D"]:
+        init = nn.initializers.normal(width**-0.5)
+        return parameter(self, name, init, ("vocab", "embed"), (self.config.vocab_size, width))
+
+    def _gathered(self, table: Float[Array, "V D"]) -> Float[Array, "V D"]:
         # Whole along the width before either use: a lookup in a table split both ways would make
         # the partitioner copy it to every device.
-        return constrain(self.table.astype(compute_dtype(self.config)), "vocab", None)
+        return constrain(table.astype(compute_dtype(self.config)), "vocab", None)
+
+    def _look_up(self, table: Array, ids: Array) -> Array:
+        x_BTD = jnp.take(self._gathered(table), ids, axis=0)
+        return constrain(x_BTD * self.config.d_model**0.5, "batch", "length", "hidden")
+
+    def source(self, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        """Embeddings times √D (§3.4)."""
+        return self._look_up(self.source_table, ids)
 
     def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Embeddings times √D (§3.4)."""
-        x_BTD = jnp.take(self._gathered(), ids, axis=0)
-        return constrain(x_BTD * self.config.d_model**0.5, "batch", "length", "hidden")
+        """The target's, likewise."""
+        return self._look_up(self.table, ids)
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The output projection, accumulated and returned in float32."""
-        table_VD = self._gathered()
+        table_VD = self._gathered(self.output_table)
         logits_BTV = jnp.einsum(
             "BTD,VD->BTV",
             hidden.astype(table_VD.dtype),
@@ -157,13 +176,18 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        if self.rate == 0.0 or not self.has_rng("dropout"):
-            return x
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-        # Fused into what uses it, the generator makes a long sequence's step take three times as
-        # long to compile for TPUs.
-        kept = jax.lax.optimization_barrier(kept)
-        return jnp.where(kept, x * (1.0 / (1.0 - self.rate)), jnp.zeros_like(x))
+        keep = kept(self, self.rate, x.shape)
+        return x if keep is None else jnp.where(keep, x * (1.0 / (1.0 - self.rate)), 0.0)
+
+
+def kept(module: nn.Module, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
+    """Which activations dropout keeps; None where a call brings no dropout key."""
+    if rate == 0.0 or not module.has_rng("dropout"):
+        return None
+    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
+    # Fused into what uses it, the generator makes a long sequence's step take three times as
+    # long to compile for TPUs.
+    return jax.lax.optimization_barrier(keep)
 
 
 class Sublayer(nn.Module):

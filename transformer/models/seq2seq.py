@@ -14,7 +14,7 @@ where a call brings `rngs={"dropout": key}`. Attention weights are recorded in t
 "attention" where a call makes it mutable. Every call needs a `sharding.Layout` in force.
 """
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,8 @@ class Seq2Seq(nn.Module):
     """A model family: the calls named above, on one frozen configuration."""
 
     config: ModelConfig
+
+    takes_packed_rows: ClassVar[bool] = True  # several sentences in a row, apart by their segments
 
     @classmethod
     def unsupported(cls, config: ModelConfig) -> str | None:

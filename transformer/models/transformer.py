@@ -146,7 +146,7 @@ class Transformer(Seq2Seq):
 
     def setup(self) -> None:
         c, same = self.config, nn.broadcast
-        self.embedding = Embedding(c)
+        self.embedding = Embedding(c, c.d_model)
         self.dropout = Dropout(c.dropout)
         self.encoder = _stack(EncoderLayer, c.encoder_layers, c, __call__=same)
         self.decoder = _stack(
@@ -160,14 +160,13 @@ class Transformer(Seq2Seq):
         if c.norm == "pre":
             self.encoder_norm, self.decoder_norm = LayerNorm(c), LayerNorm(c)
 
-    def _embed(self, ids: Array, positions: Array) -> Array:
-        x_BTD = self.embedding(ids)
+    def _place(self, x_BTD: Array, positions: Array) -> Array:
         return self.dropout(x_BTD + sinusoidal(positions, self.config.d_model).astype(x_BTD.dtype))
 
     def encode(self, source: Source) -> Memory:
         segments, positions = source.segments, source.positions
         mask = Mask.within(segments, positions)
-        x_BSD, _ = self.encoder(self._embed(source.ids, positions), mask)
+        x_BSD, _ = self.encoder(self._place(self.embedding.source(source.ids), positions), mask)
         if self.config.norm == "pre":
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, positions, segments)
@@ -176,7 +175,7 @@ class Transformer(Seq2Seq):
         segments, positions = target.segments, target.positions
         mask = Mask.within(segments, positions, causal=True)
         cross_mask = Mask(segments, memory.segments, positions, memory.positions)
-        x_BTD = self._embed(target.ids, positions)
+        x_BTD = self._place(self.embedding(target.ids), positions)
         x_BTD, _ = self.decoder(x_BTD, memory.hidden, mask, cross_mask)
         return self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
 
@@ -191,7 +190,7 @@ class Transformer(Seq2Seq):
         return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, state)
 
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
-        x_BWD = self._embed(tokens, jnp.broadcast_to(cache.index, tokens.shape))
+        x_BWD = self._place(self.embedding(tokens), jnp.broadcast_to(cache.index, tokens.shape))
         x_BWD, state = self.decoder.step(
             x_BWD, cache.state, cache.fixed, cache.index, cache.segments
         )
