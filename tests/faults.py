@@ -9,7 +9,8 @@ again, until the round's kills are spent and it comes to its end. Then every arr
 and optimizer, and every line of metrics.jsonl (which names the batch of every step; `clock` apart)
 must be those of a run that nobody disturbed, bit for bit.
 
-The log has a line for each kill (where it fell) and each round. A log that exists is gone on with:
+The log says in its first line where it was made, then has a line for each kill (where it fell) and
+each round. A log that exists is gone on with:
 the command can be stopped and started again. Exit code 1 where a round came out different.
 """
 
@@ -30,6 +31,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.benchmarks.common import record
 from tests.processes import TINY, metrics, run, start
 
 STEPS = 240
@@ -51,13 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, help="JSON lines (default: none kept)")
     parser.add_argument("--seed", type=int, default=0, help="of where the kills fall")
     options = parser.parse_args(arguments)
-    before = _read(options.log)
+    before = _read(options.log) or [record("tests.faults", sys.argv[1:])]
     kills = [line for line in before if "kill" in line]
     rounds = [line for line in before if "identical" in line]
     # A round that was broken off is begun anew: its kills do not count.
     kills = kills[: sum(line["kills"] for line in rounds)]
     if options.log:
-        options.log.write_text("".join(json.dumps(line) + "\n" for line in _merge(kills, rounds)))
+        lines = [before[0], *_merge(kills, rounds)]
+        options.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def say(line: dict[str, Any]) -> None:
         print(json.dumps(line), flush=True)

@@ -224,10 +224,8 @@ def position(
     r, cell = config.recurrent, CELLS[config.family]
     (states, fed), x = carry, step.x
     masks: Keeps = {**step.flags, **step.fixed[1]}
-    context: Array | None = None
-    looked: Array | None = None
     if r.attention == "bahdanau":
-        context, looked = look(config, product, states[-1][0].astype(dtype), step)
+        context, looked = align(product, states[-1][0].astype(dtype), step.constants, step.fixed[0])
         x = x + product("feed_0", context)
     elif r.input_feeding:
         x = x + product("feed_0", fed)
