@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 from transformer.config import ModelConfig
 from transformer.models.layers import xavier
 from transformer.models.recurrence import Product, Weight
-from transformer.sharding import parameter
+from transformer.sharding import constrain, parameter
 
 KINDS = ("none", "bahdanau", "luong_dot", "luong_general", "luong_concat")
 ADDITIVE = ("bahdanau", "luong_concat")
@@ -49,8 +49,9 @@ class Alignment(nn.Module):
         if kind == "luong_dot":
             return {**fixed, "keys": memory}
         # General: qᵀ (Wₐ h). Additive: Uₐ h.
-        keys_BSR = jnp.einsum("BSR,RQ->BSQ", memory, self.key.astype(memory.dtype))
-        return {**fixed, "keys": keys_BSR}
+        key_RQ = constrain(self.key.astype(memory.dtype), None, "hidden")
+        keys_BSQ = jnp.einsum("BSR,RQ->BSQ", memory, key_RQ)
+        return {**fixed, "keys": constrain(keys_BSQ, "batch", None, "hidden")}
 
     def weights(self, prepared: dict[str, Array]) -> tuple[dict[str, Weight], dict[str, Array]]:
         """What is multiplied by, and the constants, of `align`."""
@@ -58,7 +59,7 @@ class Alignment(nn.Module):
         if self.config.recurrent.attention not in ADDITIVE:
             return {**products, "align_keys": Weight(prepared["keys"])}, {}
         dtype = prepared["keys"].dtype
-        products["align_query"] = Weight(self.query.astype(dtype))
+        products["align_query"] = Weight(constrain(self.query.astype(dtype), None, "hidden"))
         return products, {"keys": prepared["keys"], "score": self.score.astype(dtype)}
 
     def record(self, weights: Float[Array, "B T S"]) -> None:

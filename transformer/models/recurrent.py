@@ -273,9 +273,10 @@ class Decoder(nn.Module):
 
     def products(self, prepared: dict[str, Array], dtype: Any) -> tuple[Any, Any, Any]:
         """Specs and weights of all that one position multiplies, and the constants beside them."""
-        weights, constants = {"readout": Weight(self.readout.astype(dtype))}, {}
+        whole = lambda x: Weight(constrain(x.astype(dtype), None, "hidden"))  # noqa: E731
+        weights, constants = {"readout": whole(self.readout)}, {}
         if self.config.recurrent.attention != "none":
-            weights["context"] = Weight(self.context.astype(dtype))
+            weights["context"] = whole(self.context)
             more, constants = self.cross_attention.weights(prepared)
             weights |= more
         specs = {"readout": "BWR,RD->BWD", "context": "BWR,RD->BWD", **SPECS}
@@ -388,7 +389,8 @@ class Recurrent(Seq2Seq):
         valid_BS = source.segments > 0
         out_SBR, finals = self.encoder(jnp.moveaxis(x_BSD, 1, 0), valid_BS.T)
         final = tuple(jnp.stack(parts)[:, :, 0] for parts in zip(*finals, strict=True))  # [N, B, R]
-        return Memory(jnp.moveaxis(out_SBR, 0, 1), source.positions, source.segments, final)
+        hidden_BSR = constrain(jnp.moveaxis(out_SBR, 0, 1), "batch", "length", "hidden")
+        return Memory(hidden_BSR, source.positions, source.segments, final)
 
     def decode(self, target: Target, memory: Memory) -> Float[Array, "B T Q"]:
         x_BTD = self.dropout(self.embedding(target.ids))
