@@ -115,7 +115,13 @@ class Experiment:
 
     @cached_property
     def model(self) -> Seq2Seq:
-        return build_model(self.config.model)
+        model = build_model(self.config.model)
+        if self.config.data.batching == "packed" and not model.takes_packed_rows:
+            raise UserError(
+                f"model.family={self.config.model.family} takes one sentence a row: set "
+                "data.batching=buckets"
+            )
+        return model
 
     @cached_property
     def abstract_params(self) -> Any:
