@@ -167,7 +167,7 @@ def test_a_model_is_its_equations(family: str, kind: str, fed: bool) -> None:
 def body(product: Any, carry: Any, step: Step) -> Any:
     """All that a body may use: biases, a weight with rows, constants, flags, what is fixed."""
     h, c = carry
-    z = product("plain", h) + step.x
+    z = product("plain", h) * step.x
     scores = product("rows", jnp.tanh(z)) * step.fixed + step.constants
     after = jnp.where(step.flags, jnp.tanh(z), h)
     return (after, c + scores.sum(-1, keepdims=True)), (after, scores)
@@ -183,20 +183,21 @@ def test_a_recurrence_and_its_gradients_are_those_of_a_plain_scan(reverse, unrol
         "rows": Weight(draw(2, B, Q, R)),
     }
     flags = draw(3, T, B, 1) > -0.5
-    init, x, constants = (draw(4, B, R), draw(5, B, 1)), draw(6, T, B, R), draw(7, B, Q)
+    init, constants = (draw(4, B, R), draw(5, B, 1)), draw(7, B, Q)
+    x, added = draw(6, T, B, R), {"plain": draw(13, T, B, R)}
     fixed = draw(8, B, Q) > 0
     cotangents = ((draw(9, B, R), draw(10, B, 1)), (draw(11, T, B, R), draw(12, T, B, Q)))
 
-    def ours(weights, init, x, constants):
-        steps = Step(x, flags, constants, fixed.astype(jnp.float32))
+    def ours(weights, init, x, added, constants):
+        steps = Step(x, added, flags, constants, fixed.astype(jnp.float32))
         return recur(body, specs, weights, init, steps, reverse=reverse, unroll=unroll)
 
-    def plain(weights, init, x, constants):
+    def plain(weights, init, x, added, constants):
         def step(carry, at):
-            here = Step(at[0], at[1], constants, fixed.astype(jnp.float32))
-            return body(multiply(specs, weights), carry, here)
+            here = Step(at[0], at[1], at[2], constants, fixed.astype(jnp.float32))
+            return body(multiply(specs, weights, at[1]), carry, here)
 
-        return jax.lax.scan(step, init, (x, flags), reverse=reverse)
+        return jax.lax.scan(step, init, (x, added, flags), reverse=reverse)
 
     def both(function):
         @jax.jit
@@ -204,7 +205,7 @@ def test_a_recurrence_and_its_gradients_are_those_of_a_plain_scan(reverse, unrol
             values, pull = jax.vjp(function, *arguments)
             return values, pull(cotangents)
 
-        return run(weights, init, x, constants)
+        return run(weights, init, x, added, constants)
 
     assert_equals_reference(both(ours), both(plain))
 

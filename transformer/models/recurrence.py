@@ -7,6 +7,7 @@ time, and one large product over all positions then gives the gradient of each w
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,24 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 Product = Callable[[str, Array], Array]
-Specs = tuple[tuple[str, str], ...]
+
+
+def contract(spec: str, a: Array, b: Array) -> Array:
+    """`einsum` of two arrays that sums over several axes in the order in which they lie.
+
+    `jnp.einsum` takes another order, and the loop then copies both factors at every position.
+    """
+    (left, right), result = spec.split("->")[0].split(","), spec.split("->")[1]
+    rows = [letter for letter in left if letter in right and letter in result]
+    summed = [letter for letter in left if letter in right and letter not in result]
+    places = lambda letters, of: tuple(of.index(letter) for letter in letters)  # noqa: E731
+    numbers = (
+        (places(summed, left), places(summed, right)),
+        (places(rows, left), places(rows, right)),
+    )
+    out = jax.lax.dot_general(a, b, numbers)
+    order = rows + [x for x in left + right if x in result and x not in rows]
+    return jnp.transpose(out, places(result, order))
 
 
 class Weight(NamedTuple):
@@ -29,12 +47,14 @@ class Step(NamedTuple):
 
     Attributes:
         x: of this position, differentiable; a pytree.
+        added: of this position, to the product of the same name: costs nothing backwards.
         flags: of this position, not differentiable.
         constants: the same at every position, differentiable; gradients add up in the loop.
         fixed: the same at every position, not differentiable.
     """
 
-    x: Any
+    x: Any = ()
+    added: Mapping[str, Array] = {}
     flags: Any = ()
     constants: Any = ()
     fixed: Any = ()
@@ -43,15 +63,43 @@ class Step(NamedTuple):
 Body = Callable[[Product, Any, Step], tuple[Any, Any]]  # (product, carry, step) -> (carry, y)
 
 
-def multiply(specs: Mapping[str, str], weights: Mapping[str, Weight]) -> Product:
-    """The plain `product`: of an operand with the weight of a name."""
+def multiply(
+    specs: Mapping[str, str],
+    weights: Mapping[str, Weight],
+    added: Mapping[str, Array | None] = MappingProxyType({}),
+) -> Product:
+    """The plain `product`: of an operand with the weight of a name, and what is added to it."""
 
     def product(name: str, operand: Array) -> Array:
         kernel, bias = weights[name]
-        result = jnp.einsum(specs[name], operand, kernel)
-        return result if bias is None else result + jnp.broadcast_to(bias, result.shape)
+        result = contract(specs[name], operand, kernel)
+        if bias is not None:
+            result = result + jnp.broadcast_to(bias, result.shape)
+        more = added.get(name)
+        return result if more is None else result + more
 
     return product
+
+
+def multiply_all(spec: str, operand: Array, kernel: Array) -> Array:
+    """`einsum` of an activation and a weight, whose gradients are products of the same shape.
+
+    Left to itself, differentiation asks for the weight's with its factors the other way about,
+    and so for a transposed copy of the larger one.
+    """
+
+    @jax.custom_vjp
+    def product(operand: Array, kernel: Array) -> Array:
+        return contract(spec, operand, kernel)
+
+    def backward(saved: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
+        operand, kernel = saved
+        a, b, c = _letters(spec)
+        dkernel = contract(f"{a},{c}->{b}", operand, d).astype(kernel.dtype)
+        return contract(f"{c},{b}->{a}", d, kernel), dkernel
+
+    product.defvjp(lambda operand, kernel: (product(operand, kernel), (operand, kernel)), backward)
+    return product(operand, kernel)
 
 
 def recur(
@@ -71,54 +119,49 @@ def recur(
         specs: an einsum of two operands for each weight, the weight the second: "BR,RQ->BQ".
         weights: by the same names. A kernel may have B as an axis (keys, values of attention).
         init: the carry before the first position.
-        steps: leaves of `x` and `flags` have T as their first axis.
+        steps: leaves of `x`, `added` and `flags` have T as their first axis.
         reverse: from the last position to the first.
         unroll: positions in one turn of the loop.
 
     Returns:
         The last carry, and the ys, stacked along T.
     """
-    return _recur(
-        body, tuple(specs.items()), reverse, unroll, dict(weights), init, *_arguments(steps)
-    )
+    static = body, tuple(specs.items()), reverse, unroll
+    each, same = (steps.x, dict(steps.added)), (steps.constants, steps.fixed)
+    return _recur(*static, dict(weights), init, each, steps.flags, *same)
 
 
-def _arguments(steps: Step) -> tuple[Any, Any, Any, Any]:
-    return steps.x, steps.flags, steps.constants, steps.fixed
-
-
-def _recur(body, specs, reverse, unroll, weights, init, xs, flags, constants, fixed):
-    product = multiply(dict(specs), weights)
-
+def _recur(body, specs, reverse, unroll, weights, init, each, flags, constants, fixed):
     def step(carry, at):
-        return body(product, carry, Step(at[0], at[1], constants, fixed))
+        (x, added), flag = at
+        here = Step(x, added, flag, constants, fixed)
+        return body(multiply(dict(specs), weights, added), carry, here)
 
-    return jax.lax.scan(step, init, (xs, flags), reverse=reverse, unroll=unroll)
+    return jax.lax.scan(step, init, (each, flags), reverse=reverse, unroll=unroll)
 
 
-def _forward(body, specs, reverse, unroll, weights, init, xs, flags, constants, fixed):
-    plain = multiply(dict(specs), weights)
-
+def _forward(body, specs, reverse, unroll, weights, init, each, flags, constants, fixed):
     def step(carry, at):
-        results = {}
+        (x, added), flag = at
+        plain, results = multiply(dict(specs), weights, added), {}
 
         def product(name, operand):
             assert name not in results, f"product {name!r} is asked for twice"
             results[name] = plain(name, operand)
             return results[name]
 
-        after, y = body(product, carry, Step(at[0], at[1], constants, fixed))
+        after, y = body(product, carry, Step(x, added, flag, constants, fixed))
         return after, (y, (carry, results))
 
-    scanned = jax.lax.scan(step, init, (xs, flags), reverse=reverse, unroll=unroll)
-    last, (ys, saved) = scanned
-    return (last, ys), (saved, weights, xs, flags, constants, fixed)
+    last, (ys, saved) = jax.lax.scan(step, init, (each, flags), reverse=reverse, unroll=unroll)
+    xs, added = each
+    return (last, ys), (saved, weights, xs, dict.fromkeys(added, ()), flags, constants, fixed)
 
 
 def _backward(body, specs, reverse, unroll, residuals, cotangents):
-    saved, weights, xs, flags, constants, fixed = residuals
+    saved, weights, xs, added, flags, constants, fixed = residuals
     dlast, dys = cotangents
-    to_operand, to_weight = _transposed(specs)
+    to_operand = {name: _to_operand(spec, weights[name].kernel) for name, spec in specs}
 
     def step(sums, at):
         (dcarry, dconstants), (x, flag, (carry, results), dy) = sums, at
@@ -128,10 +171,10 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
 
             def product(name, operand):
                 operands[name] = operand
-                back = lambda d: jnp.einsum(to_operand[name], d, weights[name].kernel)  # noqa: E731
-                return _saved(back, operand, results[name], taps[name])
+                return _known(to_operand[name], operand, results[name], taps[name])
 
-            return body(product, carry, Step(x, flag, constants, fixed)), operands
+            here = Step(x, {}, flag, constants, fixed)
+            return body(product, carry, here), operands
 
         taps = jax.tree.map(jnp.zeros_like, results)
         _, pull, operands = jax.vjp(function, carry, x, constants, taps, has_aux=True)
@@ -144,22 +187,24 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
         step, (dlast, zeros), at, reverse=not reverse, unroll=unroll
     )
     dweights = {}
-    for name, (kernel, bias) in weights.items():
+    for name, spec in specs:
+        kernel, bias = weights[name]
+        operand, letters, result = _letters(spec)
         d = dresults[name]
-        dkernel = jnp.einsum(to_weight[name], operands[name], d).astype(kernel.dtype)
+        dkernel = contract(f"T{operand},T{result}->{letters}", operands[name], d)
         if bias is not None:
-            bias = jnp.sum(d, tuple(range(d.ndim - bias.ndim)), dtype=jnp.float32).astype(
-                bias.dtype
-            )
-        dweights[name] = Weight(dkernel, bias)
-    return dweights, dinit, dxs, None, dconstants, None
+            axes = tuple(range(d.ndim - bias.ndim))
+            bias = jnp.sum(d, axes, dtype=jnp.float32).astype(bias.dtype)
+        dweights[name] = Weight(dkernel.astype(kernel.dtype), bias)
+    deach = dxs, {name: dresults[name] for name in added}
+    return dweights, dinit, deach, None, dconstants, None
 
 
 _recur = jax.custom_vjp(_recur, nondiff_argnums=(0, 1, 2, 3))
 _recur.defvjp(_forward, _backward)
 
 
-def _saved(back: Callable[[Array], Array], operand: Array, result: Array, tap: Array) -> Array:
+def _known(back: Callable[[Array], Array], operand: Array, result: Array, tap: Array) -> Array:
     """The result of a product, known already; its cotangent goes to the operand and the tap."""
 
     @jax.custom_vjp
@@ -170,12 +215,19 @@ def _saved(back: Callable[[Array], Array], operand: Array, result: Array, tap: A
     return known(operand, tap)
 
 
-def _transposed(specs: Specs) -> tuple[dict[str, str], dict[str, str]]:
-    """The einsums of (cotangent, weight) -> operand, and of all positions' -> weight."""
-    to_operand, to_weight = {}, {}
-    for name, spec in specs:
-        inputs, result = spec.split("->")
-        operand, weight = inputs.split(",")
-        to_operand[name] = f"{result},{weight}->{operand}"
-        to_weight[name] = f"T{operand},T{result}->{weight}"
-    return to_operand, to_weight
+def _letters(spec: str) -> tuple[str, str, str]:
+    """Of the operand, the weight and the result."""
+    inputs, result = spec.split("->")
+    operand, weight = inputs.split(",")
+    return operand, weight, result
+
+
+def _to_operand(spec: str, kernel: Array) -> Callable[[Array], Array]:
+    """The product from a result's cotangent to its operand's."""
+    operand, letters, result = _letters(spec)
+    if not {*operand} & {*letters} & {*result}:  # no rows among its axes
+        # Transposed here, once: in the loop it would be at every position.
+        lie = sorted(letters, key=lambda letter: letter in operand)
+        kernel = jax.lax.optimization_barrier(jnp.einsum(f"{letters}->{''.join(lie)}", kernel))
+        letters = "".join(lie)
+    return lambda d: contract(f"{result},{letters}->{operand}", d, kernel)

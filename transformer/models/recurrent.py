@@ -22,12 +22,13 @@ from transformer.errors import UserError
 from transformer.models.alignment import ADDITIVE, KINDS, SPECS, Alignment, align
 from transformer.models.cells import CELLS, Cell, State
 from transformer.models.layers import Dropout, Embedding, compute_dtype, kept, xavier
-from transformer.models.recurrence import Product, Step, Weight, multiply, recur
+from transformer.models.recurrence import Product, Step, Weight, multiply, multiply_all, recur
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 from transformer.sharding import constrain, current, parameter
 
 Carry = tuple[State, ...]  # every layer's state
 Keeps = dict[str, Array]
+Shares = tuple[Array | None, Array | None]
 GATES = "BWD,DZR->BWZR"  # every product that gives gates, W rows of a sentence at a time
 
 
@@ -71,7 +72,7 @@ class Layer(nn.Module):
             self, "recurrent", orthogonal_gates, ("embed", *axes), (R, *shape)
         )
         self.bias = parameter(self, "bias", bias, axes, shape)
-        if cell.inner_bias is not None:
+        if cell.apart is not None:
             zeros = nn.initializers.zeros
             self.inner_bias = parameter(self, "inner_bias", zeros, ("state",), (R,))
         if self.fed:
@@ -82,26 +83,41 @@ class Layer(nn.Module):
         cell = CELLS[self.config.family]
         own = lambda x: constrain(x.astype(dtype), None, "gates", "state")  # noqa: E731
         found = {
-            "input": Weight(own(self.input), self.bias.astype(dtype)),
-            "recurrent": Weight(own(self.recurrent)),
+            "input": Weight(own(self.input)),
+            # Of the two products, the one in whose loop adding it costs nothing.
+            "recurrent": Weight(own(self.recurrent), self.bias.astype(dtype)),
         }
-        if cell.inner_bias is not None:
-            bias_ZR = jnp.zeros((cell.gates, self.width), dtype)
-            bias_ZR = bias_ZR.at[cell.inner_bias].set(self.inner_bias.astype(dtype))
-            found["recurrent"] = Weight(own(self.recurrent), bias_ZR)
+        if cell.apart is not None:
+            bias_ZR, inner_ZR = jnp.zeros((2, cell.gates, self.width), dtype)
+            bias_ZR = bias_ZR.at[cell.apart].set(self.bias[cell.apart].astype(dtype))
+            inner_ZR = self.bias.astype(dtype).at[cell.apart].set(self.inner_bias.astype(dtype))
+            found["input"] = Weight(own(self.input), bias_ZR)
+            found["recurrent"] = Weight(own(self.recurrent), inner_ZR)
         if self.fed:
             found["feed"] = Weight(own(self.feed))
         return found
 
 
 def advance(
-    product: Product, name: str, cell: Cell, x: Array, state: State, keep: Array | None, dtype: Any
+    product: Product,
+    name: str,
+    cell: Cell,
+    shares: Shares,
+    state: State,
+    keep: Array | None,
+    dtype: Any,
 ) -> State:
-    """One position of one layer: from the input's share of the gates, `x`, and its state."""
-    h = state[0] if keep is None else state[0] * keep
-    h_BWR = constrain(h.astype(dtype), "batch", None, "hidden")
-    r_BWZR = product(name, h_BWR)
-    return cell.advance(x.astype(jnp.float32), r_BWZR.astype(jnp.float32), state)
+    """One position of one layer: from its state and the input's shares of the gates.
+
+    Those are what is still to be added to the product, and what the cell keeps apart.
+    """
+    h = (state[0] if keep is None else state[0] * keep).astype(dtype)
+    gates = product(name, constrain(h, "batch", *[None] * (h.ndim - 2), "hidden"))
+    added, apart = shares
+    if added is not None:
+        gates = gates + added
+    apart = None if apart is None else apart.astype(jnp.float32)
+    return cell.advance(gates.astype(jnp.float32), apart, state)
 
 
 def run_layer(
@@ -117,21 +133,26 @@ def run_layer(
 ) -> tuple[State, Array]:
     """One layer over all positions: its last state, and its outputs [T, B, R].
 
-    Where `valid_TB` is False the state stays what it was; `keep`, [1, B, 1, R], drops of the state.
+    Where `valid_TB` is False the state stays what it was; `keep`, [1, B, R], drops of the state.
     """
     dtype = x_TBD.dtype
-    x_TBZR = multiply({"input": "TBD,DZR->TBZR"}, layer)("input", x_TBD)
+    kernel, bias = layer["input"]
+    x_TBZR = multiply_all("TBD,DZR->TBZR", x_TBD, kernel)
+    if bias is not None:
+        x_TBZR = x_TBZR + bias[None, None]
+    added_TBZR, apart_TBR = cell.shares(x_TBZR)
 
     def body(product: Product, state: State, step: Step) -> tuple[State, Array]:
-        after = advance(product, "recurrent", cell, step.x[:, None], state, step.fixed, dtype)
+        after = advance(product, "recurrent", cell, (None, step.x), state, step.fixed, dtype)
         if step.flags is not None:
-            valid_B11 = step.flags[:, None, None]
-            after = tuple(jnp.where(valid_B11, a, b) for a, b in zip(after, state, strict=True))
-        return after, after[0][:, 0].astype(dtype)
+            valid_B1 = step.flags[:, None]
+            after = tuple(jnp.where(valid_B1, a, b) for a, b in zip(after, state, strict=True))
+        return after, after[0].astype(dtype)
 
-    steps = Step(x_TBZR, valid_TB, (), None if keep is None else keep[0])
-    weights = {"recurrent": layer["recurrent"]}
-    return recur(body, {"recurrent": GATES}, weights, init, steps, reverse=reverse, unroll=unroll)
+    same = None if keep is None else keep[0]
+    steps = Step(apart_TBR, {"recurrent": added_TBZR}, valid_TB, (), same)
+    weights, specs = {"recurrent": layer["recurrent"]}, {"recurrent": "BD,DZR->BZR"}
+    return recur(body, specs, weights, init, steps, reverse=reverse, unroll=unroll)
 
 
 def zeros(cell: Cell, *shape: int) -> State:
@@ -180,12 +201,12 @@ class Encoder(nn.Module):
         (S, B, _), finals = x.shape, []
         for number, forwards in enumerate(self.forwards):
             directions = [forwards, *([self.backwards[number]] if r.bidirectional else [])]
-            shapes = {f"state_{way}": (S, B, 1, own.width) for way, own in enumerate(directions)}
+            shapes = {f"state_{way}": (S, B, own.width) for way, own in enumerate(directions)}
             masks = keeps(self, c, {**shapes, **({"input": x.shape} if number else {})})
             x_SBD = masked(x, masks, "input")
             ends, outs = [], []
             for way, layer in enumerate(directions):
-                init = zeros(cell, B, 1, layer.width)
+                init = zeros(cell, B, layer.width)
                 own, keep = layer.weights(x.dtype), masks.get(f"state_{way}")
                 end, out_SBR = run_layer(
                     cell, own, x_SBD, init, valid, keep, reverse=bool(way), unroll=r.unroll
@@ -217,31 +238,38 @@ def position(
 ) -> tuple[Any, Any]:
     """One position of the decoder, for `recur` and for decoding: W rows of a sentence.
 
-    The carry is every layer's state and, with input feeding, the output before. `step.x` is the
-    first layer's gates, as far as they come from the words; `step.fixed` the memory's mask and
-    dropout's masks.
+    The carry is every layer's state and, with input feeding, the output before. The words' share
+    of the first layer's gates is in `step.added` and, what is apart, `step.x`; in `step.fixed` the
+    memory's mask and dropout's masks.
     """
     r, cell = config.recurrent, CELLS[config.family]
-    (states, fed), x = carry, step.x
+    (states, fed), shares = carry, (None, step.x)
     masks: Keeps = {**step.flags, **step.fixed[1]}
     if r.attention == "bahdanau":
         context, looked = align(product, states[-1][0].astype(dtype), step.constants, step.fixed[0])
-        x = x + product("feed_0", context)
+        shares = both(shares, cell.shares(product("feed_0", context)))
     elif r.input_feeding:
-        x = x + product("feed_0", fed)
+        shares = both(shares, cell.shares(product("feed_0", fed)))
     after: list[State] = []
     for number, state in enumerate(states):
         if number:
             h_BWR = masked(after[-1][0].astype(dtype), masks, f"input_{number}")
-            x = product(f"input_{number}", h_BWR)
+            shares = cell.shares(product(f"input_{number}", h_BWR))
         keep = masks.get(f"state_{number}")
-        after.append(advance(product, f"recurrent_{number}", cell, x, state, keep, dtype))
+        after.append(advance(product, f"recurrent_{number}", cell, shares, state, keep, dtype))
     h_BWR = after[-1][0].astype(dtype)
     if r.attention != "bahdanau":
         context, looked = look(config, product, h_BWR, step)
     out_BWD = masked(read(product, h_BWR, context), masks, "readout")
     carry = tuple(after), out_BWD if r.input_feeding else fed
     return carry, (out_BWD, looked if record else ())
+
+
+def both(words: Shares, fed: Shares) -> Shares:
+    """The first layer's shares: the words' (the sum of which the product adds) and what is fed."""
+    if words[1] is None or fed[1] is None:
+        return fed
+    return fed[0], words[1] + fed[1]
 
 
 class Decoder(nn.Module):
@@ -267,9 +295,10 @@ class Decoder(nn.Module):
             return {}
         return self.cross_attention.prepare(memory)
 
-    def inputs(self, x: Array) -> Array:
-        """The first layer's gates, as far as they come from the words, [B, W, Z, R]."""
-        return multiply({"input": GATES}, self.layers[0].weights(x.dtype))("input", x)
+    def inputs(self, x: Array) -> Shares:
+        """The words' shares of the first layer's gates."""
+        own = self.layers[0].weights(x.dtype)
+        return CELLS[self.config.family].shares(multiply({"input": GATES}, own)("input", x))
 
     def products(self, prepared: dict[str, Array], dtype: Any) -> tuple[Any, Any, Any]:
         """Specs and weights of all that one position multiplies, and the constants beside them."""
@@ -294,16 +323,19 @@ class Decoder(nn.Module):
         (B, T, _), R, N, mask_BS = x.shape, r.d_hidden, len(self.layers), memory.segments > 0
         record = self.is_mutable_collection("attention") and not self.is_initializing()
         specs, weights, constants = self.products(self.prepare(memory.hidden), x.dtype)
-        shapes = {f"input_{number}": (T, B, 1, R) for number in range(1, N)}
-        shapes |= {f"state_{number}": (T, B, 1, R) for number in range(N)}
-        masks = keeps(self, c, {**shapes, "readout": (T, B, 1, output_width(c))})
+        shapes = {f"input_{number}": (T, B, R) for number in range(1, N)}
+        shapes |= {f"state_{number}": (T, B, R) for number in range(N)}
+        masks = keeps(self, c, {**shapes, "readout": (T, B, output_width(c))})
 
         if r.attention in ADDITIVE or r.input_feeding:
-            x_TBWZR = jnp.moveaxis(self.inputs(x), 1, 0)[:, :, None]
+            shares = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], self.inputs(x))
+            init = jax.tree.map(lambda x: x[:, None], init)
+            masks = {name: mask[:, :, None] for name, mask in masks.items()}
             new, same = masks, {}
             if r.variational_dropout:
                 new, same = {}, {name: mask[0] for name, mask in masks.items()}
-            steps = Step(x_TBWZR, new, constants, (mask_BS, same))
+            added = {"recurrent_0": shares[0]}
+            steps = Step(shares[1], added, new, constants, (mask_BS, same))
             body = functools.partial(position, c, x.dtype, record)
             carry = init, nothing_fed(c, B, 1, x.dtype)
             _, (out, looked) = recur(body, specs, weights, carry, steps, unroll=r.unroll)
@@ -312,14 +344,14 @@ class Decoder(nn.Module):
         else:  # nothing read comes back: layer by layer, then all positions read at once
             x_TBD = jnp.moveaxis(x, 1, 0)
             for number, layer in enumerate(self.layers):
-                x_TBD = masked(x_TBD[:, :, None], masks, f"input_{number}")[:, :, 0]
+                x_TBD = masked(x_TBD, masks, f"input_{number}")
                 own, keep = layer.weights(x.dtype), masks.get(f"state_{number}")
                 state = init[number]
                 _, x_TBD = run_layer(cell, own, x_TBD, state, None, keep, unroll=r.unroll)
             h_BTR, product = jnp.moveaxis(x_TBD, 0, 1), multiply(specs, weights)
-            here = Step((), (), constants, (mask_BS, {}))
+            here = Step(constants=constants, fixed=(mask_BS, {}))
             context, looked_BTS = look(c, product, h_BTR, here)
-            masks = {name: jnp.moveaxis(mask[:, :, 0], 0, 1) for name, mask in masks.items()}
+            masks = {name: jnp.moveaxis(mask, 0, 1) for name, mask in masks.items()}
             out_BTD = masked(read(product, h_BTR, context), masks, "readout")
         if looked_BTS is not None and record:
             self.cross_attention.record(looked_BTS)
@@ -388,13 +420,13 @@ class Recurrent(Seq2Seq):
         x_BSD = self.dropout(self.embedding.source(source.ids))
         valid_BS = source.segments > 0
         out_SBR, finals = self.encoder(jnp.moveaxis(x_BSD, 1, 0), valid_BS.T)
-        final = tuple(jnp.stack(parts)[:, :, 0] for parts in zip(*finals, strict=True))  # [N, B, R]
+        final = tuple(jnp.stack(parts) for parts in zip(*finals, strict=True))  # [N, B, R]
         hidden_BSR = constrain(jnp.moveaxis(out_SBR, 0, 1), "batch", "length", "hidden")
         return Memory(hidden_BSR, source.positions, source.segments, final)
 
     def decode(self, target: Target, memory: Memory) -> Float[Array, "B T Q"]:
         x_BTD = self.dropout(self.embedding(target.ids))
-        return self.decoder(x_BTD, _by_layer(memory.final, 1), memory)
+        return self.decoder(x_BTD, by_layer(memory.final), memory)
 
     def logits(self, hidden: Float[Array, "B T Q"]) -> Float[Array, "B T V"]:
         return self.embedding.logits(hidden)
@@ -412,16 +444,16 @@ class Recurrent(Seq2Seq):
         x_BWD = self.dropout(self.embedding(tokens))
         specs, weights, constants = self.decoder.products(cache.fixed, x_BWD.dtype)
         states, fed = cache.state
-        carry = _by_layer(states, None), jax.tree.map(lambda x: x[0], fed)
-        here = Step(self.decoder.inputs(x_BWD), {}, constants, (cache.segments > 0, {}))
-        product = multiply(specs, weights)
+        carry = by_layer(states), jax.tree.map(lambda x: x[0], fed)
+        added, apart = self.decoder.inputs(x_BWD)
+        here = Step(apart, {}, {}, constants, (cache.segments > 0, {}))
+        product = multiply(specs, weights, {"recurrent_0": added})
         (after, fed), (out_BWD, _) = position(self.config, x_BWD.dtype, False, product, carry, here)
         states = tuple(jnp.stack(parts) for parts in zip(*after, strict=True))
         state = states, jax.tree.map(lambda x: x[None], fed)
         return out_BWD, cache.replace(index=cache.index + 1, state=state)  # pyright: ignore
 
 
-def _by_layer(states: tuple[Array, ...], rows: int | None) -> Carry:
-    """[N, B, (W,) R] arrays as a state for each layer; `rows` makes an axis W."""
-    each = [x if rows is None else x[:, :, None] for x in states]
-    return tuple(tuple(x[n] for x in each) for n in range(len(each[0])))
+def by_layer(states: tuple[Array, ...]) -> Carry:
+    """A state for each layer, from arrays [N, ...]."""
+    return tuple(tuple(x[n] for x in states) for n in range(len(states[0])))
