@@ -52,6 +52,7 @@ class StopRequest:
             yield
         finally:
             self._interrupting = False
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
@@ -60,16 +61,24 @@ class StopRequest:
         with contextlib.suppress(OSError):  # whoever read our messages may be gone
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
         if self._interrupting:
-            self._interrupting = False
-            raise Interrupted
+            self._interrupt(number, frame)
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def _interrupt(self, _: int, frame: FrameType | None) -> None:
+        """Raises Interrupted, and again a second later where something swallowed it."""
+        if self._interrupting:
+            lost = _is_swallowing(frame)
+            signal.setitimer(signal.ITIMER_REAL, 0.01 if lost else 1.0)
+            if not lost:
+                raise Interrupted
 
     def __enter__(self) -> Self:
         # Python takes signals in its main thread only: in another there are none to note.
         if threading.current_thread() is threading.main_thread():
             for number in [signal.SIGINT, signal.SIGTERM] if self._alone else [signal.SIGINT]:
                 self._before[number] = signal.signal(number, self._note)  # pyright: ignore
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._interrupt)  # pyright: ignore
         return self
 
     def __exit__(
@@ -80,3 +89,12 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _is_swallowing(frame: FrameType | None) -> bool:
+    """Whether an exception raised here would be printed and forgotten: in a garbage collection."""
+    while frame is not None:
+        if frame.f_code.co_name in ("_xla_gc_callback", "__del__"):
+            return True
+        frame = frame.f_back
+    return False
