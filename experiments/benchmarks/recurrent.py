@@ -23,8 +23,8 @@ from experiments.benchmarks.common import record
 from experiments.benchmarks.peers import Missing, Peer, environment
 from transformer import testing
 from transformer.files import write_json
-from transformer.models.cells import CELLS
-from transformer.models.recurrent import Layer, run_layer, zeros
+from transformer.models.recurrent.cells import CELLS
+from transformer.models.recurrent.layer import Layer, run_layer, zeros
 from transformer.sharding import Layout
 
 TORCH = ("torch==2.13.0+cpu numpy", "torch numpy")  # the plain one brings GPU libraries

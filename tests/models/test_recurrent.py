@@ -13,8 +13,8 @@ from transformer.batch import Source, Target
 from transformer.config import ModelConfig
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
-from transformer.models.alignment import KINDS
-from transformer.models.recurrence import Step, Weight, multiply, recur
+from transformer.models.recurrent.alignment import KINDS
+from transformer.models.recurrent.recurrence import Step, Weight, multiply, recur
 from transformer.testing import assert_equals_reference
 
 B, S, T = 3, 7, 5

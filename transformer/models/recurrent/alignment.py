@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from transformer.config import ModelConfig
 from transformer.models.layers import xavier
-from transformer.models.recurrence import Product, Weight
+from transformer.models.recurrent.recurrence import Product, Weight
 from transformer.sharding import constrain, parameter
 
 KINDS = ("none", "bahdanau", "luong_dot", "luong_general", "luong_concat")
