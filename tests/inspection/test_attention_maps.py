@@ -76,7 +76,7 @@ def test_any_backend_and_the_layers_asked_for(
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match=r"layers \[2\] are not all of the model's 0 to 1"):
+    with pytest.raises(UserError, match=r"layers \[2\] are not all of the 0 to 1 that attend"):
         look(layers=[2])
 
 
@@ -120,7 +120,7 @@ def test_a_family_without_attention_is_refused() -> None:
             return jnp.zeros(target.ids.shape)
 
     pairs = batch()
-    with Layout.single(), pytest.raises(UserError, match="Blind records no attention"):
+    with Layout.single(), pytest.raises(UserError, match="the model records no attention"):
         attention_maps(Blind(), {}, pairs.source, pairs.target)
 
 

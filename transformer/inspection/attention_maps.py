@@ -60,14 +60,18 @@ def attention_maps(
     """
     if layers is not None:
         config: Any = model.config  # pyright: ignore[reportAttributeAccessIssue]
-        depth = min(config.encoder_layers, config.decoder_layers)
-        if not layers or not all(0 <= layer < depth for layer in layers):
-            raise UserError(f"layers {list(layers)} are not all of the model's 0 to {depth - 1}")
         # As straight code, from which the compiler takes out what nobody asks for.
         model = model.clone(config=dataclasses.replace(config, unroll=True))
 
     def asked_for(weights_NBHTS: Array) -> Array:
-        return weights_NBHTS if layers is None else weights_NBHTS[np.asarray(layers)]
+        if layers is None:
+            return weights_NBHTS
+        depth = len(weights_NBHTS)
+        if not layers or not all(0 <= layer < depth for layer in layers):
+            raise UserError(
+                f"layers {list(layers)} are not all of the 0 to {depth - 1} that attend"
+            )
+        return weights_NBHTS[np.asarray(layers)]
 
     def run(params: PyTree, source: Source, target: Target) -> tuple[PyTree, PyTree]:
         variables = {"params": params}
@@ -83,7 +87,8 @@ def attention_maps(
     )
     if all(weights is None for weights in vars(maps).values()):
         raise UserError(
-            f"{type(model).__name__} records no attention weights: there is nothing to show"
+            "the model records no attention weights (a recurrent one without attention?): there is "
+            "nothing to show"
         )
     return maps
 
