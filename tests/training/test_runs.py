@@ -82,6 +82,22 @@ def wait_for_step(workdir: Path, step: int) -> None:
     raise AssertionError(f"step {step} never came")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_every_family_goes_on_as_if_undisturbed(cache: Path, tmp_path: Path, family: str) -> None:
+    change = (f"--config.model.family={family}", "--config.training.steps=100")
+    expected, workdir = tmp_path / "undisturbed", tmp_path / "stopped"
+    code, _, errors = run("train", TINY, f"--workdir={expected}", *change, cache=cache)
+    assert code == 0, errors
+    process = start("train", TINY, f"--workdir={workdir}", *change, cache=cache)
+    wait_for_step(workdir, 30)
+    process.send_signal(signal.SIGKILL if family == "gru" else signal.SIGTERM)
+    process.communicate(timeout=120)
+    code, _, errors = run("train", TINY, f"--workdir={workdir}", *change, cache=cache)
+    assert code == 0, errors
+    assert differences(expected, workdir) == []
+
+
 def test_a_run_that_ran_out_of_time_is_done(cache: Path, tmp_path: Path) -> None:
     """The same command again adds nothing; a longer limit goes on."""
     workdir = tmp_path / "short"
