@@ -28,7 +28,10 @@ def rsqrt(scale: float, warmup_steps: int) -> optax.Schedule:
     return schedule
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {"rsqrt": rsqrt}
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "rsqrt": rsqrt,
+    "exponential_decay": optax.exponential_decay,  # which Optax does not call a schedule
+}
 
 
 def build_schedule(name: str, options: Mapping[str, Any]) -> optax.Schedule:
