@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
-    data.source = "tfds"  # which corpus: tfds | text | casa_roja | mixture (each configured below)
+    data.source = "tfds"  # tfds | text | casa_roja | recall | mixture: each is configured below
     data.tfds = ConfigDict()
     data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
     data.tfds.source_language = "en"
@@ -78,6 +78,14 @@ def get_config(variant: str = "") -> ConfigDict:
     data.casa_roja.train_size = 300_000  # sentence pairs
     data.casa_roja.dev_size = 500
     data.casa_roja.test_size = 2_000
+    data.recall = ConfigDict()  # made-up symbols to remember: see transformer/data/recall.py
+    data.recall.task = "copy"  # copy | reverse | associative
+    data.recall.item_count = 10  # symbols to remember, or pairs of a key and a value
+    data.recall.symbols = 8  # different letters, at most 26
+    data.recall.distances = (10, 30, 100, 300, 1000)  # blanks to remember over, equally often
+    data.recall.train_size = 20_000  # pairs
+    data.recall.dev_size = 200
+    data.recall.test_size = 1_000
     # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and
     # half of them a third time, drawn anew in every epoch); dev and test are those of the first
     # part, by name, that has them. Each part is its source's section as above, all of its keys:

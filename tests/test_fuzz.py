@@ -98,7 +98,9 @@ ANY: Any = st.recursive(
         st.integers(-3, 9),
         st.floats(),
         st.text(max_size=4),
-        st.sampled_from(["bpe", "packed", "mixture", "text", "auto", "tfds", "casa_roja"]),
+        st.sampled_from(
+            ["bpe", "packed", "mixture", "text", "auto", "tfds", "casa_roja", "recall"]
+        ),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
@@ -171,9 +173,13 @@ def test_any_overrides_are_a_configuration_or_one_error(overrides):
 PARTS = st.dictionaries(
     st.text(max_size=3),
     st.fixed_dictionaries(
-        {"source": st.sampled_from(["text", "casa_roja", "mixture", ""]), "rate": st.floats()},
+        {
+            "source": st.sampled_from(["text", "casa_roja", "recall", "mixture", ""]),
+            "rate": st.floats(),
+        },
         optional={
             "casa_roja": st.just({"train_size": 5, "dev_size": 2, "test_size": 2}),
+            "recall": st.just(TREE["data"]["recall"]),
             "text": ANY,
             "x": ANY,
         },

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-SOURCES = ("tfds", "text", "casa_roja")  # each with a section of its own
+SOURCES = ("tfds", "text", "casa_roja", "recall")  # each with a section of its own
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,36 @@ class CasaRojaConfig:
 
 
 @dataclass(frozen=True)
+class RecallConfig:
+    task: str
+    item_count: int
+    symbols: int
+    distances: tuple[int, ...]
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        one_of("data.recall.task", self.task, ("copy", "reverse", "associative"))
+        positive("data.recall", self, "item_count", "train_size", "dev_size", "test_size")
+        require(
+            2 <= self.symbols <= 26,
+            f"data.recall.symbols is {self.symbols}; each is a letter, so take 2 to 26",
+        )
+        require(
+            self.task != "associative" or self.item_count <= self.symbols,
+            f"data.recall.item_count is {self.item_count} but there are {self.symbols} symbols, "
+            "and no two keys of a sentence are the same: take as many symbols at least",
+        )
+        require(
+            min(self.distances, default=-1) >= 0
+            and len(set(self.distances)) == len(self.distances),
+            f"data.recall.distances is {self.distances}; it needs one or more, each once, and none "
+            "below 0",
+        )
+
+
+@dataclass(frozen=True)
 class PartConfig:
     """Of a mixture: a source, its section and no other's, and how often its pairs come."""
 
@@ -49,6 +79,7 @@ class PartConfig:
     tfds: TfdsConfig | None = None
     text: TextConfig | None = None
     casa_roja: CasaRojaConfig | None = None
+    recall: RecallConfig | None = None
 
     def check(self, name: str) -> None:
         key = f"data.mixture.{name}"
@@ -105,6 +136,7 @@ class DataConfig:
     tfds: TfdsConfig
     text: TextConfig
     casa_roja: CasaRojaConfig
+    recall: RecallConfig
     mixture: Mapping[str, PartConfig]  # in the order of their names
     leave_out: LeaveOutConfig
     max_ratio: float

@@ -25,7 +25,7 @@ from transformer.data.pairs import Pair, Problem
 from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
 from transformer.data.sampling import Sampled
 from transformer.data.selection import find_problems
-from transformer.data.sources import SOURCES, CasaRoja, Corpus, Mixture, Text, Tfds
+from transformer.data.sources import SOURCES, CasaRoja, Corpus, Mixture, Recall, Text, Tfds
 from transformer.data.store import Store, open_store, store_key
 from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -45,6 +45,7 @@ __all__ = [
     "Portion",
     "Prefetch",
     "Problem",
+    "Recall",
     "Rows",
     "Same",
     "Sampled",

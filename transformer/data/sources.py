@@ -1,4 +1,4 @@
-"""Corpora: aligned sentence pairs from text files, from TFDS, from our own grammar, or several.
+"""Corpora: aligned sentence pairs from text files, from TFDS, made up by us, or several.
 
 A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields are the keys of its
 section under `data` in experiments/base.py.
@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from transformer.data import tfds_builders
+from transformer.data import recall, tfds_builders
 from transformer.data.lines import aligned, decode, file_digest
 from transformer.data.pairs import Pair
 from transformer.errors import UserError
@@ -179,6 +179,46 @@ class CasaRoja:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """Made-up symbols to remember over a distance, which need no files: see recall.py."""
+
+    task: str
+    item_count: int
+    symbols: int
+    distances: tuple[int, ...]
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def has(self, split: str) -> bool:
+        return getattr(self, f"{split}_size") > 0
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        size = getattr(self, f"{split}_size")
+        limit = recall.count_pairs(self.task, self.item_count, self.symbols)
+        if size > limit:
+            raise UserError(
+                f"data.recall.{split}_size is {size:,}; {self.item_count} items of {self.symbols} "
+                f"symbols give {limit:,} pairs a split: take fewer, or more symbols"
+            )
+        for index in range(size):
+            yield Pair(*recall.pair(self.task, split, index, **self._kind))
+
+    def fingerprint(self, split: str) -> str:
+        # As of casa roja: the file that makes the pairs is their version.
+        size, version = getattr(self, f"{split}_size"), file_digest(recall.__file__)
+        return _digest("recall", split, size, self.task, self._kind, version)
+
+    def origins(self, split: str) -> dict[str, str]:
+        size, blanks = getattr(self, f"{split}_size"), ", ".join(map(str, self.distances))
+        return {"recall": f"{size:,} pairs of {self.task} over {blanks} blanks"}
+
+    @property
+    def _kind(self) -> dict[str, Any]:
+        return {"item_count": self.item_count, "symbols": self.symbols, "distances": self.distances}
+
+
+@dataclass(frozen=True)
 class Mixture:
     """The training pairs of several corpora one after another; how often each comes is a plan's.
 
@@ -211,10 +251,11 @@ class Mixture:
         return having if split == "train" else dict([next(iter(having.items()))])
 
 
-SOURCES: dict[str, type[Text] | type[Tfds] | type[CasaRoja]] = {
+SOURCES: dict[str, type[Text] | type[Tfds] | type[CasaRoja] | type[Recall]] = {
     "tfds": Tfds,
     "text": Text,
     "casa_roja": CasaRoja,
+    "recall": Recall,
 }
 
 
