@@ -18,15 +18,8 @@ from transformer.errors import UserError
 from transformer.models.layers import Dropout, Embedding, compute_dtype
 from transformer.models.recurrent.alignment import ADDITIVE, KINDS
 from transformer.models.recurrent.cells import CELLS
-from transformer.models.recurrent.layer import (
-    Carry,
-    nothing_fed,
-    output_width,
-)
-from transformer.models.recurrent.recurrence import (
-    Step,
-    multiply,
-)
+from transformer.models.recurrent.layer import Carry, nothing_fed, output_width
+from transformer.models.recurrent.recurrence import Step, multiply
 from transformer.models.recurrent.stacks import Decoder, Encoder, position
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 from transformer.sharding import constrain, current

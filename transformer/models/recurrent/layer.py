@@ -10,13 +10,7 @@ from jaxtyping import Array
 from transformer.config import ModelConfig
 from transformer.models.layers import kept, xavier
 from transformer.models.recurrent.cells import CELLS, Cell, State
-from transformer.models.recurrent.recurrence import (
-    Product,
-    Step,
-    Weight,
-    multiply_all,
-    recur,
-)
+from transformer.models.recurrent.recurrence import Product, Step, Weight, multiply_all, recur
 from transformer.sharding import constrain, parameter
 
 Carry = tuple[State, ...]  # every layer's state
@@ -113,6 +107,13 @@ def advance(
     return cell.advance(gates.astype(jnp.float32), apart, state)
 
 
+def input_shares(cell: Cell, layer: dict[str, Weight], x: Array) -> Shares:
+    """The shares of the gates that come from a layer's input, [T, B, D], of all positions."""
+    kernel, bias = layer["input"]
+    gates = multiply_all("TBD,DZR->TBZR", x, kernel)
+    return cell.shares(gates if bias is None else gates + bias[None, None])
+
+
 def run_layer(
     cell: Cell,
     layer: dict[str, Weight],
@@ -129,11 +130,7 @@ def run_layer(
     Where `valid_TB` is False the state stays what it was; `keep`, [1, B, R], drops of the state.
     """
     dtype = x_TBD.dtype
-    kernel, bias = layer["input"]
-    x_TBZR = multiply_all("TBD,DZR->TBZR", x_TBD, kernel)
-    if bias is not None:
-        x_TBZR = x_TBZR + bias[None, None]
-    added_TBZR, apart_TBR = cell.shares(x_TBZR)
+    added_TBZR, apart_TBR = input_shares(cell, layer, x_TBD)
 
     def body(product: Product, state: State, step: Step) -> tuple[State, Array]:
         after = advance(product, "recurrent", cell, (None, step.x), state, step.fixed, dtype)
@@ -149,6 +146,7 @@ def run_layer(
 
 
 def zeros(cell: Cell, *shape: int) -> State:
+    """A state before the first position."""
     return tuple(jnp.zeros(shape, jnp.float32) for _ in range(cell.states))
 
 

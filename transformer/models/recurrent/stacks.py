@@ -19,6 +19,7 @@ from transformer.models.recurrent.layer import (
     Layer,
     Shares,
     advance,
+    input_shares,
     keeps,
     masked,
     nothing_fed,
@@ -26,13 +27,7 @@ from transformer.models.recurrent.layer import (
     run_layer,
     zeros,
 )
-from transformer.models.recurrent.recurrence import (
-    Product,
-    Step,
-    Weight,
-    multiply,
-    recur,
-)
+from transformer.models.recurrent.recurrence import Product, Step, Weight, multiply, recur
 from transformer.models.seq2seq import Memory
 from transformer.sharding import constrain, parameter
 
@@ -152,9 +147,9 @@ class Decoder(nn.Module):
         return self.cross_attention.prepare(memory)
 
     def inputs(self, x: Array) -> Shares:
-        """The words' shares of the first layer's gates."""
+        """The words' shares of the first layer's gates, from [T, B, D] or [B, W, D]."""
         own = self.layers[0].weights(x.dtype)
-        return CELLS[self.config.family].shares(multiply({"input": GATES}, own)("input", x))
+        return input_shares(CELLS[self.config.family], own, x)
 
     def products(self, prepared: dict[str, Array], dtype: Any) -> tuple[Any, Any, Any]:
         """Specs and weights of all that one position multiplies, and the constants beside them."""
@@ -183,14 +178,15 @@ class Decoder(nn.Module):
         shapes |= {f"state_{number}": (T, B, R) for number in range(N)}
         masks = keeps(self, c, {**shapes, "readout": (T, B, output_width(c))})
 
+        x_TBD = jnp.moveaxis(x, 1, 0)
         if r.attention in ADDITIVE or r.input_feeding:
-            shares = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], self.inputs(x))
+            shares = jax.tree.map(lambda x: x[:, :, None], self.inputs(x_TBD))
             init = jax.tree.map(lambda x: x[:, None], init)
             masks = {name: mask[:, :, None] for name, mask in masks.items()}
             new, same = masks, {}
             if r.variational_dropout:
                 new, same = {}, {name: mask[0] for name, mask in masks.items()}
-            added = {"recurrent_0": shares[0]}
+            added: dict[str, Any] = {"recurrent_0": shares[0]}
             steps = Step(shares[1], added, new, constants, (mask_BS, same))
             body = functools.partial(position, c, x.dtype, record)
             carry = init, nothing_fed(c, B, 1, x.dtype)
@@ -198,7 +194,6 @@ class Decoder(nn.Module):
             out_BTD = jnp.moveaxis(out[:, :, 0], 0, 1)
             looked_BTS = jnp.moveaxis(looked[:, :, 0], 0, 1) if record else None
         else:  # nothing read comes back: layer by layer, then all positions read at once
-            x_TBD = jnp.moveaxis(x, 1, 0)
             for number, layer in enumerate(self.layers):
                 x_TBD = masked(x_TBD, masks, f"input_{number}")
                 own, keep = layer.weights(x.dtype), masks.get(f"state_{number}")
