@@ -15,7 +15,7 @@ from transformer.sharding import constrain, parameter
 
 Carry = tuple[State, ...]  # every layer's state
 Keeps = dict[str, Array]
-Shares = tuple[Array | None, Array | None]
+Shares = tuple[Any, Array | None]  # added to the gates, or None; kept apart
 GATES = "BWD,DZR->BWZR"  # every product that gives gates, W rows of a sentence at a time
 
 
