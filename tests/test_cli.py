@@ -180,6 +180,10 @@ def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
         (["--config.model.family=rnnn"], "model.family is 'rnnn'"),
         (["--config.nope=1"], "unknown key 'nope'"),
         (
+            ["--config.model.family=lstm", "--config.data.batching=packed"],
+            "model.family=lstm takes one sentence a row: set data.batching=buckets",
+        ),
+        (
             ["--config.model.attention.backend=flash"],
             "no attention backend 'flash'",
         ),
