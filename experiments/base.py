@@ -39,6 +39,12 @@ def get_config(variant: str = "") -> ConfigDict:
     # Source and target embeddings and output projection: one table (three_way, paper) | the
     # source has its own (two_way) | each has its own (none)
     model.tied = "three_way"
+    model.positions = ConfigDict()
+    # sinusoidal: sines and cosines in turn (paper, §3.5) | sinusoidal_halves: sines, then cosines,
+    # as other systems store them | learned: a table a side (Gehring et al. 2017; row E) | none
+    model.positions.scheme = "sinusoidal"
+    # Of a learned table, positions; all beyond share the last: data.max_length + extra_length
+    model.positions.length = 306
     model.dtype = "auto"  # of computation: float32 | bfloat16 | auto (bfloat16 on TPU and GPU)
     model.unroll = (
         False  # layers as straight code instead of a loop: same parameters, longer compile

@@ -57,6 +57,10 @@ def test_base_is_the_papers_base_model() -> None:
             {"early_stopping": {"metric": "bleu"}},
             r"nothing computes it: set training.eval_bleu=True",
         ),
+        (
+            {"model": {"positions": {"scheme": "learned", "length": 200}}},
+            r"data.max_length is 256 but model.positions.length = 200 learns no more",
+        ),
         ({"mesh": {"tensor": 0}}, r"mesh.tensor is 0; give a number, or -1"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import runpy
 import signal
 import sys
 import traceback
@@ -150,10 +151,22 @@ def attention(options: argparse.Namespace) -> Exit:
 
 
 def params(options: argparse.Namespace) -> Exit:
-    config = load_config(options.config, options.config_arguments)
+    path, _, variant = options.config.partition(":")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # shapes only: no accelerator is woken for them
     from transformer.models import build_model, parameters
 
+    table: dict[str, Any] = {}
+    if variant == "all":
+        load_config(path, ())  # which says what is wrong with the file, and finds its folder
+        table = runpy.run_path(path).get("ROWS", {})
+    if table:
+        load = lambda name: load_config(f"{path}:{name}", options.config_arguments)  # noqa: E731
+        published = {name: dataclasses.asdict(row.published) for name, row in table.items()}
+        rows = [parameters.Row.of(k, load(k), options.length, v) for k, v in published.items()]
+        as_json = json.dumps([row.as_dict() for row in rows], indent=2)
+        print(as_json if options.json else parameters.rows_table(rows))
+        return Exit.DONE
+    config = load_config(options.config, options.config_arguments)
     count = parameters.count(build_model(config.model), options.length)
     print(json.dumps(count.as_dict(), indent=2) if options.json else count.table())
     return Exit.DONE

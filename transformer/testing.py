@@ -29,6 +29,7 @@ from transformer.config import (
     AttentionConfig,
     DivergenceConfig,
     ModelConfig,
+    PositionsConfig,
     RecurrentConfig,
     TrainingConfig,
 )
@@ -85,6 +86,7 @@ def model_config(**changes: Any) -> ModelConfig:
         dtype="float32",
         unroll=False,
         remat="none",
+        positions=PositionsConfig(scheme="sinusoidal", length=64),
         attention=AttentionConfig(backend="auto"),
         recurrent=RecurrentConfig(
             d_hidden=26,

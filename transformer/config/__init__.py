@@ -6,7 +6,7 @@ missing, a value of another type, and whatever a section's `__post_init__` finds
 """
 
 from transformer.config.data import DataConfig, LeaveOutConfig, PartConfig, TokenizerConfig
-from transformer.config.model import AttentionConfig, ModelConfig, RecurrentConfig
+from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.config.parse import from_dict
 from transformer.config.resolved import (
     Config,
@@ -37,6 +37,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PartConfig",
+    "PositionsConfig",
     "RecurrentConfig",
     "ShardingConfig",
     "TokenizerConfig",

@@ -4,10 +4,22 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, one_of, positive, require
 
+SCHEMES = ("sinusoidal", "sinusoidal_halves", "learned", "none")
+
 
 @dataclass(frozen=True)
 class AttentionConfig:
     backend: str
+
+
+@dataclass(frozen=True)
+class PositionsConfig:
+    scheme: str
+    length: int
+
+    def __post_init__(self) -> None:
+        one_of("model.positions.scheme", self.scheme, SCHEMES)
+        positive("model.positions", self, "length")
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class ModelConfig:
     dtype: str
     unroll: bool
     remat: str
+    positions: PositionsConfig
     attention: AttentionConfig
     recurrent: RecurrentConfig
     vocab_size: int  # data.tokenizer.vocab_size: the one key that two sections share
@@ -58,7 +71,7 @@ class ModelConfig:
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         one_of("model.remat", self.remat, ("none", "full"))
         require(
-            self.d_model % 2 == 0,
+            self.d_model % 2 == 0 or not self.positions.scheme.startswith("sinusoidal"),
             f"model.d_model is {self.d_model}; sinusoidal positions need an even width: "
             f"take {self.d_model + 1}",
         )

@@ -115,6 +115,13 @@ class Config:
             f"training.accumulate is {self.training.accumulate}, which does not divide "
             f"data.row_multiple = {self.data.row_multiple}: batches cannot be cut in equal parts",
         )
+        positions = self.model.positions
+        require(
+            positions.scheme != "learned" or self.data.max_length <= positions.length,
+            f"data.max_length is {self.data.max_length} but model.positions.length = "
+            f"{positions.length} learns no more positions: raise it, best to data.max_length + "
+            "decoding.extra_length",
+        )
         require(
             not self.early_stopping.patience or bool(self.training.eval_every),
             "early_stopping.patience is set but training.eval_every = 0 evaluates nothing",

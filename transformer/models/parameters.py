@@ -1,6 +1,7 @@
 """A model's parameters as a tree: making them on a mesh, and counting them without making them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from jaxtyping import Array
 
 from transformer import rng
 from transformer.batch import Batch, Source, Target
+from transformer.config import Config
+from transformer.models import build_model
 from transformer.models.seq2seq import Seq2Seq
 from transformer.rng import Stream
 from transformer.sharding import Layout
@@ -49,7 +52,7 @@ class Count:
     Attributes:
         groups: number of parameters by the tree's first two names.
         total: of all groups.
-        layers: `total` without the embedding.
+        layers: `total` without the embedding and what it learns of positions.
         forward_flops: of one source and one target token, 2 for a multiply-add, in sentences of
             `length` tokens; a training step takes 3 times as many.
     """
@@ -92,6 +95,52 @@ def count(model: Seq2Seq, length: int) -> Count:
         group = "/".join(str(key.key) for key in path[:2])
         groups[group] = groups.get(group, 0) + math.prod(leaf.shape)
     total = sum(groups.values())
-    embedding = sum(n for group, n in groups.items() if group.startswith("embedding"))
+    before = ("embedding", "positions")
+    embedding = sum(n for group, n in groups.items() if group.startswith(before))
     flops = type(model).flops_per_token(model.config, length)
     return Count(groups, total, total - embedding, flops, length)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of a table's models, beside what a paper printed of it.
+
+    Attributes:
+        training_flops: of the whole run: 6 for each parameter and target token (Kaplan et al. 2020,
+            §2.1), 2 forward and 4 backward.
+        published: by name; `millions` of parameters, `training_flops` and a `note` are shown.
+    """
+
+    name: str
+    count: Count
+    training_flops: float
+    published: dict[str, Any]
+
+    @classmethod
+    def of(cls, name: str, config: Config, length: int, published: dict[str, Any]) -> "Row":
+        counted = count(build_model(config.model), length)
+        tokens = config.training.steps * config.data.tokens_per_batch
+        return cls(name, counted, 6.0 * counted.total * tokens, published)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "row": self.name,
+            **self.count.as_dict(),
+            "training_flops": self.training_flops,
+            "published": self.published,
+        }
+
+
+def rows_table(rows: Sequence[Row]) -> str:
+    """Rows for people: layers, total, the paper's millions, training FLOPs and the paper's."""
+    form = "{:<6}{:>14}{:>14}{:>10}{:>10}{:>10}{:>10}"
+    names = ("row", "layers", "total", "millions", "paper", "FLOPs", "paper")
+    lines = [form.format(*names)]
+    for row in rows:
+        paper, total = row.published, row.count.total
+        flops = paper.get("training_flops")
+        cells = (f"{row.count.layers:,}", f"{total:,}", f"{total / 1e6:.1f}")
+        cells += (paper.get("millions") or "", f"{row.training_flops:.1e}")
+        lines.append(form.format(row.name, *cells, f"{flops:.1e}" if flops else ""))
+    notes = dict.fromkeys(note for row in rows if (note := row.published.get("note")))
+    return "\n".join([*lines, *notes])

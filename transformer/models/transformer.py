@@ -22,7 +22,7 @@ from transformer.models.layers import (
     Sublayer,
     compute_dtype,
 )
-from transformer.models.positions import sinusoidal
+from transformer.models.positions import Positions
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 
 
@@ -147,6 +147,7 @@ class Transformer(Seq2Seq):
     def setup(self) -> None:
         c, same = self.config, nn.broadcast
         self.embedding = Embedding(c, c.d_model)
+        self.positions = Positions(c)
         self.dropout = Dropout(c.dropout)
         self.encoder = _stack(EncoderLayer, c.encoder_layers, c, __call__=same)
         self.decoder = _stack(
@@ -160,13 +161,14 @@ class Transformer(Seq2Seq):
         if c.norm == "pre":
             self.encoder_norm, self.decoder_norm = LayerNorm(c), LayerNorm(c)
 
-    def _place(self, x_BTD: Array, positions: Array) -> Array:
-        return self.dropout(x_BTD + sinusoidal(positions, self.config.d_model).astype(x_BTD.dtype))
+    def _place(self, x_BTD: Array, positions: Array, side: str) -> Array:
+        return self.dropout(self.positions.add(x_BTD, positions, side))
 
     def encode(self, source: Source) -> Memory:
         segments, positions = source.segments, source.positions
         mask = Mask.within(segments, positions)
-        x_BSD, _ = self.encoder(self._place(self.embedding.source(source.ids), positions), mask)
+        x_BSD = self._place(self.embedding.source(source.ids), positions, "source")
+        x_BSD, _ = self.encoder(x_BSD, mask)
         if self.config.norm == "pre":
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, positions, segments)
@@ -175,7 +177,7 @@ class Transformer(Seq2Seq):
         segments, positions = target.segments, target.positions
         mask = Mask.within(segments, positions, causal=True)
         cross_mask = Mask(segments, memory.segments, positions, memory.positions)
-        x_BTD = self._place(self.embedding(target.ids), positions)
+        x_BTD = self._place(self.embedding(target.ids), positions, "target")
         x_BTD, _ = self.decoder(x_BTD, memory.hidden, mask, cross_mask)
         return self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
 
@@ -190,7 +192,8 @@ class Transformer(Seq2Seq):
         return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, state)
 
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
-        x_BWD = self._place(self.embedding(tokens), jnp.broadcast_to(cache.index, tokens.shape))
+        positions = jnp.broadcast_to(cache.index, tokens.shape)
+        x_BWD = self._place(self.embedding(tokens), positions, "target")
         x_BWD, state = self.decoder.step(
             x_BWD, cache.state, cache.fixed, cache.index, cache.segments
         )
