@@ -31,25 +31,61 @@ def get_config(variant: str = "") -> ConfigDict:
     model.d_model = 512  # D, the width
     model.d_ff = 2048  # F, feed-forward width
     model.heads = 8  # H
+    # G, key/value heads: 0 = as many as heads | 1: one for all (Shazeer 2019) | more: each for an
+    # equal group of query heads (Ainslie et al. 2023)
+    model.kv_heads = 0
     model.d_k = 64  # K, head size of queries and keys
     model.d_v = 64  # U, head size of values
     model.dropout = 0.1  # P_drop: on each sub-layer's output and on embeddings + positions (§5.4)
-    model.norm = "post"  # LayerNorm after the residual sum (paper) | "pre": before the sub-layer
-    model.norm_epsilon = 1e-6
+    model.attention_dropout = 0.0  # on attention weights; none in the paper
+    model.layer_drop = 0.0  # probability of leaving a whole layer out of a step (Fan et al. 2020)
+    # post: after the residual sum (paper) | pre: before the sub-layer (Xiong et al. 2020) |
+    # sandwich: before and after it (Ding et al. 2021; "peri": Kim et al. 2025) | deepnorm: post,
+    # residuals and initial values scaled by depth (Wang et al. 2022)
+    model.norm = "post"
+    model.norm_function = "layer_norm"  # layer_norm (paper) | rms_norm (Zhang and Sennrich 2019)
+    model.norm_epsilon = 1e-6  # added to the variance
+    model.qk_norm = False  # the same on each head's queries and keys (Henry et al. 2020)
+    model.sublayers = "sequential"  # sequential (paper) | parallel (Wang and Komatsuzaki 2021)
+    # relu (paper) | gelu (Hendrycks and Gimpel 2016) | silu (Elfwing et al. 2018), and the gated
+    # geglu | swiglu (Shazeer 2020), which have a third matrix: 2/3 of d_ff is as large
+    model.feed_forward = "relu"
+    model.feed_forward_bias = True
+    model.attention_bias = False  # on queries, keys, values and outputs
     # Source and target embeddings and output projection: one table (three_way, paper) | the
     # source has its own (two_way) | each has its own (none)
     model.tied = "three_way"
+    model.scale_embeddings = True  # times √D (§3.4)
+    model.logits_bias = False  # one for each piece of the vocabulary
+    model.logit_soft_cap = 0.0  # logits are kept within ± this by tanh (Gemma 2, 2024); 0 = not
+    # xavier_uniform | xavier_normal (Glorot and Bengio 2010) | lecun_normal (LeCun et al. 1998) |
+    # he_normal (He et al. 2015), with embeddings of variance 1/D; all normal, deviation 0.02:
+    # normal (Devlin et al. 2019) | gpt2: and less by depth at the end of sub-layers (Radford 2019)
+    model.initializer = "xavier_uniform"
+    # none | mup: learning rates found at base_d_model (and base_d_k) hold at any width, with Adam
+    # and its kin (Yang et al. 2022, Table 8)
+    model.width_scaling = "none"
+    model.base_d_model = 512
+    model.base_d_k = 64
     model.positions = ConfigDict()
     # sinusoidal: sines and cosines in turn (paper, §3.5) | sinusoidal_halves: sines, then cosines,
-    # as other systems store them | learned: a table a side (Gehring et al. 2017; row E) | none
+    # as other systems store them | learned: a table a side (Gehring et al. 2017; row E) | none;
+    # in self-attention: rotary (Su et al. 2021) | t5: a bias a bucket of distances, for all layers
+    # (Raffel et al. 2020) | shaw: relative keys (Shaw et al. 2018) | alibi (Press et al. 2022)
     model.positions.scheme = "sinusoidal"
     # Of a learned table, positions; all beyond share the last: data.max_length + extra_length
     model.positions.length = 306
+    model.positions.rotary_base = 10_000.0  # of the geometric series of wavelengths
+    model.positions.t5_buckets = 32
+    model.positions.t5_max_distance = 128  # positions; all beyond share the last bucket
+    model.positions.shaw_clip = 16  # positions; all beyond share the last vector
     model.dtype = "auto"  # of computation: float32 | bfloat16 | auto (bfloat16 on TPU and GPU)
     model.unroll = (
         False  # layers as straight code instead of a loop: same parameters, longer compile
     )
-    model.remat = "none"  # none | full: recompute each layer's activations in the backward pass
+    # What of a layer the backward pass computes again: none | full: all | dots_saveable: all but
+    # matrix products | dots_with_no_batch_dims_saveable: all but products with weights
+    model.remat = "none"
     model.attention = ConfigDict()
     # auto (the device's best) | reference | xla | chunked | cudnn | splash; where mesh.sequence
     # splits the length: ring | ulysses, each also with what a device runs: "ring:chunked"
@@ -136,6 +172,7 @@ def get_config(variant: str = "") -> ConfigDict:
     training.steps = 100_000  # optimizer updates
     training.minutes = 0.0  # stop after this much wall time even if steps are left; 0 = no limit
     training.label_smoothing = 0.1  # epsilon_ls (§5.4)
+    training.z_loss = 0.0  # times (log of the softmax's normaliser)², added (PaLM, 2022, §5: 1e-4)
     training.loss_chunks = 8  # the output projection runs in this many pieces of the target length
     training.accumulate = 1  # equal parts of a batch computed one after another
     training.clip_norm = 0.0  # global gradient norm; 0 = no clipping
@@ -193,6 +230,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ("embed", ("fsdp",)),
         ("hidden", ()),
         ("heads", ("tensor",)),
+        ("kv_heads", ("tensor",)),
         ("head_size", ()),
         ("mlp", ("tensor",)),
         ("gates", ()),

@@ -1,5 +1,6 @@
 """Configurations: what is refused, with which words; what a run's name depends on."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -57,16 +58,67 @@ def test_base_is_the_papers_base_model() -> None:
             {"early_stopping": {"metric": "bleu"}},
             r"nothing computes it: set training.eval_bleu=True",
         ),
-        (
-            {"model": {"positions": {"scheme": "learned", "length": 200}}},
-            r"data.max_length is 256 but model.positions.length = 200 learns no more",
-        ),
         ({"mesh": {"tensor": 0}}, r"mesh.tensor is 0; give a number, or -1"),
     ],
 )
 def test_bad_values_are_refused_with_a_reason(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         from_dict(tree(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kv_heads": 3}, r"model.kv_heads is 3, which does not divide model.heads = 8"),
+        ({"kv_heads": -1}, r"model.kv_heads is -1; it must be 0 or above"),
+        ({"layer_drop": 1.0}, r"model.layer_drop is 1.0; it must be at least 0 and below 1"),
+        ({"norm_function": "batch"}, r"model.norm_function is 'batch'; choose one of layer_norm"),
+        ({"feed_forward": "tanh"}, r"model.feed_forward is 'tanh'; choose one of relu, gelu"),
+        ({"remat": "some"}, r"model.remat is 'some'; choose one of none, full, dots_saveable"),
+        ({"initializer": "zeros"}, r"model.initializer is 'zeros'; choose one of xavier_uniform"),
+        ({"base_d_model": 0}, r"model.base_d_model is 0; it must be above 0"),
+        ({"scheme": "absolute"}, r"model.positions.scheme is 'absolute'; choose one of sinusoidal"),
+        ({"scheme": "rotary", "d_k": 63}, r"model.d_k is 63; rotary positions turn pairs: take 64"),
+        ({"t5_buckets": 30}, r"model.positions.t5_buckets is 30; .* take a multiple of 4"),
+        ({"t5_max_distance": 16}, r"model.positions.t5_max_distance is 16, not above the 16"),
+        ({"shaw_clip": 0}, r"model.positions.shaw_clip is 0; it must be above 0"),
+        (
+            {"scheme": "learned", "length": 200},
+            r"data.max_length is 256 but model.positions.length = 200 learns no more",
+        ),
+    ],
+)
+def test_options_that_cannot_work_are_refused_with_a_reason(changes: dict, message: str) -> None:
+    config = base.get_config().model.to_dict()
+    of_positions = {key: changes[key] for key in changes if key in config["positions"]}
+    model = {key: changes[key] for key in changes if key not in of_positions}
+    with pytest.raises(UserError, match=message):
+        from_dict(tree(model={**model, "positions": {**config["positions"], **of_positions}}))
+
+
+def test_mup_wants_an_optimizer_like_adam() -> None:
+    mup = {"width_scaling": "mup"}
+    from_dict(tree(model=mup, optimizer={"name": "adamw"}))
+    with pytest.raises(UserError, match=r"optimizer.name is 'sgd': choose one of adam, adamw"):
+        from_dict(tree(model=mup, optimizer={"name": "sgd", "options": {}}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "pre"}, {"kv_heads": 2}, {"feed_forward": "geglu"}, {"scheme": "rotary"}]
+)
+def test_recurrent_families_refuse_what_they_do_not_heed(changes: dict) -> None:
+    config = from_dict(tree(model={"family": "gru"})).model
+    build_model(config)
+    (key, value), *_ = changes.items()
+    if key == "scheme":
+        key = "positions.scheme"
+        config = dataclasses.replace(
+            config, positions=dataclasses.replace(config.positions, scheme=value)
+        )
+    else:
+        config = dataclasses.replace(config, **changes)
+    with pytest.raises(UserError, match=rf"model.family=gru has .* leave model.{key} as in base"):
+        build_model(config)
 
 
 def test_a_missing_key_is_refused() -> None:

@@ -39,6 +39,21 @@ def test_equals_the_cross_entropy_with_smoothed_targets() -> None:
     assert float(sums.weight) == 10.0
 
 
+def test_z_loss_is_the_square_of_the_log_normaliser() -> None:
+    """Added to the loss of each position that counts, and to nothing else (PaLM §5)."""
+    hidden, table, labels, weights = inputs()
+    logits = hidden @ table.T
+    plain, with_z = (smoothed_cross_entropy(logits, labels, weights, 0.1, z) for z in (0.0, 0.5))
+    squares = np.log(np.exp(np.asarray(logits, np.float64)).sum(-1)) ** 2
+    added = 0.5 * (squares * np.asarray(weights)).sum()
+    np.testing.assert_allclose(with_z.loss - plain.loss, added, rtol=1e-5)
+    assert (with_z.nll, with_z.correct) == (plain.nll, plain.correct)
+    project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
+    options = {"smoothing": 0.1, "chunks": 3, "z_loss": 0.5}
+    chunked = chunked_loss(project, hidden, labels, weights, **options)
+    np.testing.assert_allclose(chunked.loss, with_z.loss, rtol=1e-6)
+
+
 def total(hidden, table, labels, weights, chunks):
     project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
     sums = chunked_loss(project, hidden, labels, weights, smoothing=0.1, chunks=chunks)

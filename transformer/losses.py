@@ -16,7 +16,7 @@ from transformer.batch import Batch
 class LossSums:
     """Sums over target positions, float32 scalars. Means are taken once, over all of a batch."""
 
-    loss: Float[Array, ""]  # label-smoothed cross-entropy, nats, weighted
+    loss: Float[Array, ""]  # label-smoothed cross-entropy (and z-loss), nats, weighted
     nll: Float[Array, ""]  # negative log-likelihood of the labels, nats, weighted
     correct: Float[Array, ""]  # weight of the positions whose most probable piece is the label
     weight: Float[Array, ""]  # of all positions
@@ -35,11 +35,13 @@ def smoothed_cross_entropy(
     labels: Int[Array, "B T"],
     weights: Float[Array, "B T"],
     smoothing: float,
+    z_loss: float = 0.0,
 ) -> LossSums:
     """Cross-entropy with a target of 1 - ε on the label and ε spread over all V (AIAYN §5.4).
 
     Written with the log-normaliser, so that no log-probability of the whole vocabulary is stored:
-    loss = logsumexp(logits) - (1 - ε) logits[label] - ε mean(logits).
+    loss = logsumexp(logits) - (1 - ε) logits[label] - ε mean(logits). `z_loss` times the
+    log-normaliser's square is added (Chowdhery et al. 2022, §5), which keeps it near 0.
     """
     logits_BTV = logits.astype(jnp.float32)
     normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
@@ -48,6 +50,8 @@ def smoothed_cross_entropy(
     loss_BT = nll_BT
     if smoothing:
         loss_BT = nll_BT + smoothing * (label_BT - jnp.mean(logits_BTV, axis=-1))
+    if z_loss:
+        loss_BT = loss_BT + z_loss * jnp.square(normaliser_BT)
     correct_BT = (label_BT >= jnp.max(logits_BTV, axis=-1)).astype(jnp.float32)
     return LossSums(
         loss=jnp.sum(loss_BT * weights),
@@ -66,6 +70,7 @@ def chunked_loss(
     smoothing: float,
     chunks: int,
     shards: int = 1,
+    z_loss: float = 0.0,
 ) -> LossSums:
     """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
 
@@ -87,7 +92,8 @@ def chunked_loss(
     @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is none to prevent
     def add(sums: LossSums, chunk: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
         hidden_BCD, labels_BC, weights_BC = chunk
-        part = smoothed_cross_entropy(project(hidden_BCD), labels_BC, weights_BC, smoothing)
+        logits_BCV = project(hidden_BCD)
+        part = smoothed_cross_entropy(logits_BCV, labels_BC, weights_BC, smoothing, z_loss)
         return sums + part, None
 
     return jax.lax.scan(add, LossSums.zero(), (split(hidden), split(labels), split(weights)))[0]
@@ -107,6 +113,7 @@ def batch_loss(
     smoothing: float,
     chunks: int,
     shards: int = 1,
+    z_loss: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> LossSums:
     """A model's loss on a batch in teacher forcing, summed over its target tokens.
@@ -114,7 +121,7 @@ def batch_loss(
     Args:
         apply: `functools.partial(model.apply, variables)` of any model family.
         batch: B rows.
-        smoothing, chunks, shards: see `chunked_loss`.
+        smoothing, chunks, shards, z_loss: see `chunked_loss`.
         key: dropout is on where there is one.
     """
 
@@ -130,4 +137,5 @@ def batch_loss(
         smoothing=smoothing,
         chunks=chunks,
         shards=shards,
+        z_loss=z_loss,
     )

@@ -226,6 +226,7 @@ LOGICAL_AXES = [
     "embed",
     "hidden",
     "heads",
+    "kv_heads",
     "head_size",
     "mlp",
     "gates",

@@ -54,6 +54,19 @@ def test_accumulation_changes_nothing() -> None:
         assert_equals_reference(sums_k, sums)
 
 
+def test_the_z_loss_is_trained_on() -> None:
+    layout, model = testing.layout(), build_model(CONFIG)
+    state = StateFactory(model, optax.sgd(1.0), layout, TRAINING).create(0)
+
+    def loss(z_loss: float) -> float:
+        config = dataclasses.replace(TRAINING, z_loss=z_loss)
+        run = layout.jit(lambda state: gradients(model, state, BATCH, config)[1].loss)
+        return float(run(state))
+
+    assert loss(0.1) - loss(0.0) == pytest.approx(100 * (loss(0.001) - loss(0.0)), rel=1e-2)
+    assert loss(0.1) > loss(0.0) + 1.0
+
+
 def test_dropout_differs_by_step_and_part() -> None:
     layout, model = testing.layout(), build_model(dataclasses.replace(CONFIG, dropout=0.5))
     state = StateFactory(model, optax.sgd(1.0), layout, TRAINING).create(0)

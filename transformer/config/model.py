@@ -2,24 +2,75 @@
 
 from dataclasses import dataclass
 
-from transformer.config.checks import fraction, one_of, positive, require
+from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-SCHEMES = ("sinusoidal", "sinusoidal_halves", "learned", "none")
-
-
-@dataclass(frozen=True)
-class AttentionConfig:
-    backend: str
+SCHEMES = (
+    "sinusoidal",
+    "sinusoidal_halves",
+    "learned",
+    "rotary",
+    "t5",
+    "shaw",
+    "alibi",
+    "none",
+)
+INITIALIZERS = (
+    "xavier_uniform",
+    "xavier_normal",
+    "lecun_normal",
+    "he_normal",
+    "normal",
+    "gpt2",
+)
+REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
+# What only a Transformer's layers read, at the values that say nothing.
+PLAIN = {
+    "kv_heads": 0,
+    "attention_dropout": 0.0,
+    "layer_drop": 0.0,
+    "norm": "post",
+    "norm_function": "layer_norm",
+    "qk_norm": False,
+    "sublayers": "sequential",
+    "feed_forward": "relu",
+    "feed_forward_bias": True,
+    "attention_bias": False,
+    "initializer": "xavier_uniform",
+    "width_scaling": "none",
+}
 
 
 @dataclass(frozen=True)
 class PositionsConfig:
     scheme: str
     length: int
+    rotary_base: float
+    t5_buckets: int
+    t5_max_distance: int
+    shaw_clip: int
 
     def __post_init__(self) -> None:
         one_of("model.positions.scheme", self.scheme, SCHEMES)
-        positive("model.positions", self, "length")
+        positive("model.positions", self, "length", "t5_max_distance", "shaw_clip")
+        require(
+            self.rotary_base > 1.0,
+            f"model.positions.rotary_base is {self.rotary_base}; it must be above 1",
+        )
+        require(
+            self.t5_buckets >= 4 and self.t5_buckets % 4 == 0,
+            f"model.positions.t5_buckets is {self.t5_buckets}; half of them are for each direction "
+            "and half of these exact: take a multiple of 4",
+        )
+        require(
+            self.t5_max_distance > self.t5_buckets // 2,
+            f"model.positions.t5_max_distance is {self.t5_max_distance}, not above the "
+            f"{self.t5_buckets // 2} distances that have a bucket each",
+        )
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -48,12 +99,28 @@ class ModelConfig:
     d_model: int
     d_ff: int
     heads: int
+    kv_heads: int
     d_k: int
     d_v: int
     dropout: float
+    attention_dropout: float
+    layer_drop: float
     norm: str
+    norm_function: str
     norm_epsilon: float
+    qk_norm: bool
+    sublayers: str
+    feed_forward: str
+    feed_forward_bias: bool
+    attention_bias: bool
     tied: str
+    scale_embeddings: bool
+    logits_bias: bool
+    logit_soft_cap: float
+    initializer: str
+    width_scaling: str
+    base_d_model: int
+    base_d_k: int
     dtype: str
     unroll: bool
     remat: str
@@ -64,14 +131,41 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         positive("model", self, "encoder_layers", "decoder_layers", "d_model", "d_ff", "heads")
-        positive("model", self, "d_k", "d_v", "norm_epsilon")
-        fraction("model.dropout", self.dropout)
-        one_of("model.norm", self.norm, ("post", "pre"))
+        positive("model", self, "d_k", "d_v", "norm_epsilon", "base_d_model", "base_d_k")
+        not_negative("model", self, "kv_heads", "logit_soft_cap")
+        for rate in ("dropout", "attention_dropout", "layer_drop"):
+            fraction(f"model.{rate}", getattr(self, rate))
+        one_of("model.norm", self.norm, ("post", "pre", "sandwich", "deepnorm"))
+        one_of("model.norm_function", self.norm_function, ("layer_norm", "rms_norm"))
+        one_of("model.sublayers", self.sublayers, ("sequential", "parallel"))
+        one_of("model.feed_forward", self.feed_forward, ("relu", "gelu", "silu", "geglu", "swiglu"))
         one_of("model.tied", self.tied, ("three_way", "two_way", "none"))
+        one_of("model.initializer", self.initializer, INITIALIZERS)
+        one_of("model.width_scaling", self.width_scaling, ("none", "mup"))
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
-        one_of("model.remat", self.remat, ("none", "full"))
+        one_of("model.remat", self.remat, REMAT)
+        require(
+            self.heads % self.key_value_heads == 0,
+            f"model.kv_heads is {self.kv_heads}, which does not divide model.heads = {self.heads}: "
+            "equal groups of query heads share a key/value head",
+        )
         require(
             self.d_model % 2 == 0 or not self.positions.scheme.startswith("sinusoidal"),
             f"model.d_model is {self.d_model}; sinusoidal positions need an even width: "
             f"take {self.d_model + 1}",
         )
+        require(
+            self.d_k % 2 == 0 or self.positions.scheme != "rotary",
+            f"model.d_k is {self.d_k}; rotary positions turn pairs: take {self.d_k + 1}",
+        )
+
+    @property
+    def key_value_heads(self) -> int:
+        """G; H where `kv_heads` is 0."""
+        return self.kv_heads or self.heads
+
+    def only_transformers(self) -> str | None:
+        """A key set to what only a Transformer's layers could heed; None where there is none."""
+        if self.positions.scheme not in ("sinusoidal", "none"):
+            return "positions.scheme"
+        return next((key for key, plain in PLAIN.items() if getattr(self, key) != plain), None)

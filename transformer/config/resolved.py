@@ -18,6 +18,19 @@ from transformer.config.training import (
 )
 from transformer.errors import UserError
 
+# Optimizers whose updates are as large whatever multiplies the loss: Adam and its kin.
+SCALE_FREE = (
+    "adam",
+    "adamw",
+    "adamax",
+    "adamaxw",
+    "amsgrad",
+    "lion",
+    "nadam",
+    "nadamw",
+    "radam",
+)
+
 
 @dataclass(frozen=True)
 class DecodingConfig:
@@ -114,6 +127,12 @@ class Config:
             self.data.row_multiple % self.training.accumulate == 0,
             f"training.accumulate is {self.training.accumulate}, which does not divide "
             f"data.row_multiple = {self.data.row_multiple}: batches cannot be cut in equal parts",
+        )
+        require(
+            self.model.width_scaling != "mup" or self.optimizer.name in SCALE_FREE,
+            "model.width_scaling is 'mup', which is for optimizers whose updates do not grow with "
+            f"the gradient; optimizer.name is {self.optimizer.name!r}: choose one of "
+            f"{', '.join(SCALE_FREE)}",
         )
         positions = self.model.positions
         require(

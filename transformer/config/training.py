@@ -12,6 +12,7 @@ class TrainingConfig:
     steps: int
     minutes: float
     label_smoothing: float
+    z_loss: float
     loss_chunks: int
     accumulate: int
     clip_norm: float
@@ -23,7 +24,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         positive("training", self, "steps", "loss_chunks", "accumulate", "log_every")
-        not_negative("training", self, "minutes", "clip_norm", "eval_every", "eval_samples")
+        not_negative("training", self, "minutes", "z_loss", "clip_norm")
+        not_negative("training", self, "eval_every", "eval_samples")
         fraction("training.label_smoothing", self.label_smoothing)
         fraction("training.ema_decay", self.ema_decay)
 

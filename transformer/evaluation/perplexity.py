@@ -44,6 +44,7 @@ class LikelihoodEvaluator:
                 smoothing=training.label_smoothing,
                 chunks=training.loss_chunks,
                 shards=self._layout.split("length"),
+                z_loss=training.z_loss,
             )
 
         self._sums = self._layout.jit(sums, out_shardings=self._layout.replicated)

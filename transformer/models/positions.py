@@ -1,13 +1,24 @@
-"""Where a token stands: functions of positions, so that any length and packed rows are served."""
+"""Where a token stands: functions of positions, so that any length and packed rows are served.
+
+Added to embeddings (sinusoids, a learned table), turning queries and keys (rotary), or told to
+self-attention as a bias (relative.py). Cross-attention is told nothing of positions.
+"""
+
+import math
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from jaxtyping import Array, Float, Int
 
+from transformer.attention import Mask
 from transformer.config import ModelConfig
+from transformer.models.initializers import embedding_initializer
+from transformer.models.relative import Alibi, T5Buckets, numbered
 from transformer.sharding import constrain, parameter
 
-SIDES = ("source", "target")
+SIDES = ("source", "target")  # encoder and decoder
 
 
 def sinusoidal(positions: Int[Array, "B T"], width: int) -> Float[Array, "B T D"]:
@@ -27,9 +38,35 @@ def sinusoidal_halves(positions: Int[Array, "B T"], width: int) -> Float[Array, 
 
 
 def angles(positions: Int[Array, "B T"], width: int, base: float) -> Float[Array, "B T E"]:
-    """Position p times base^(-2i/width), for i below half of the width E = width / 2; float32."""
+    """Position p times base^(-2i/width), for i below half of the width, E of them; float32."""
     frequencies_E = jnp.power(base, -jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     return positions[:, :, None].astype(jnp.float32) * frequencies_E[None, None]
+
+
+@struct.dataclass
+class Rotation:
+    """Turns pairs (2i, 2i + 1) of a head by position times base^(-2i/K) (Su et al. 2021, Eq. 15).
+
+    The product of a turned query and a turned key depends on how far apart they are alone.
+    """
+
+    angles: Any  # float32 [B, T, K / 2]
+
+    def __call__(self, x: Float[Array, "B T H K"]) -> Float[Array, "B T H K"]:
+        pairs_BTHE2 = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+        a_BTHE, b_BTHE = pairs_BTHE2[..., 0], pairs_BTHE2[..., 1]
+        sin, cos = jnp.sin(self.angles)[:, :, None], jnp.cos(self.angles)[:, :, None]
+        turned = jnp.stack([a_BTHE * cos - b_BTHE * sin, a_BTHE * sin + b_BTHE * cos], axis=-1)
+        return turned.reshape(x.shape).astype(x.dtype)
+
+
+@struct.dataclass
+class Relations:
+    """Who may attend to whom, and what attention is told of where they stand."""
+
+    mask: Mask
+    bias: Any = None
+    rotation: Rotation | None = None
 
 
 class Positions(nn.Module):
@@ -39,10 +76,16 @@ class Positions(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        if c.positions.scheme == "learned":
-            init, shape = nn.initializers.normal(c.d_model**-0.5), (c.positions.length, c.d_model)
+        scheme, self.tables = c.positions.scheme, {}
+        if scheme == "learned":
+            init, shape = embedding_initializer(c, c.d_model), (c.positions.length, c.d_model)
             self.tables = {
                 side: parameter(self, side, init, (None, "embed"), shape) for side in SIDES
+            }
+        if scheme == "t5":
+            init, shape = nn.initializers.normal(1.0), (c.positions.t5_buckets, c.heads)
+            self.tables = {
+                side: parameter(self, side, init, (None, "heads"), shape) for side in SIDES
             }
 
     def add(
@@ -60,3 +103,41 @@ class Positions(nn.Module):
             case _:
                 return x
         return x + added_BTD.astype(x.dtype)
+
+    def within(
+        self, segments: Int[Array, "B T"], positions: Int[Array, "B T"], side: str
+    ) -> Relations:
+        """Self-attention over a side's whole rows; the target's is causal."""
+        numbers = numbered(*positions.shape) if self._queries_are_numbered else positions
+        mask = Mask.within(segments, numbers, causal=side == "target")
+        return Relations(mask, self._bias(side), self._rotation(positions))
+
+    def at(self, index: Int[Array, ""], rows: tuple[int, ...], length: int) -> Relations:
+        """One target position of B x W hypotheses, over the `index` + 1 written of `length`."""
+        count, place_L = math.prod(rows), jnp.arange(length, dtype=jnp.int32)
+        shape = (count, length)
+        written = jnp.broadcast_to(place_L <= index, shape).astype(jnp.int32)
+        ones = jnp.ones((count, 1), jnp.int32)
+        k_positions = jnp.broadcast_to(place_L, shape)
+        if self._queries_are_numbered:
+            k_positions = numbered(*shape)
+        mask = Mask(ones, written, k_positions[:, :1] + index, k_positions)
+        here = jnp.broadcast_to(index, rows)
+        return Relations(mask, self._bias("target"), self._rotation(here))
+
+    @property
+    def _queries_are_numbered(self) -> bool:
+        return self.config.positions.scheme == "shaw"
+
+    def _bias(self, side: str) -> Any:
+        p = self.config.positions
+        if p.scheme == "alibi":
+            return Alibi(self.config.heads)
+        if p.scheme == "t5":
+            return T5Buckets(self.tables[side], p.t5_max_distance, side == "source")
+        return None  # Shaw's is each layer's own
+
+    def _rotation(self, positions: Int[Array, "B T"]) -> Rotation | None:
+        if self.config.positions.scheme != "rotary":
+            return None
+        return Rotation(angles(positions, self.config.d_k, self.config.positions.rotary_base))

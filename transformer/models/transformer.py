@@ -13,107 +13,122 @@ from jaxtyping import Array, Float, Int
 from transformer.attention import Mask, unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
-from transformer.models.layers import (
-    Dropout,
-    Embedding,
-    FeedForward,
-    LayerNorm,
-    MultiHeadAttention,
-    Sublayer,
-    compute_dtype,
-)
-from transformer.models.positions import Positions
+from transformer.models.initializers import Depth
+from transformer.models.layers import Embedding, compute_dtype
+from transformer.models.positions import Positions, Relations
+from transformer.models.residual import Dropout, Norm, Sublayer, through, unless_dropped
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.models.sublayers import GATED, FeedForward, MultiHeadAttention
 
 
 class EncoderLayer(nn.Module):
     """Self-attention over the whole source, then feed-forward (AIAYN §3.1)."""
 
     config: ModelConfig
+    depth: Depth
 
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config)
-        self.feed_forward = FeedForward(self.config)
-        self.attend = Sublayer(self.config)
-        self.transform = Sublayer(self.config)
+        self.self_attention = MultiHeadAttention(self.config, self.depth, within=True)
+        self.feed_forward = FeedForward(self.config, self.depth)
+        self.attend = Sublayer(self.config, self.depth.residual)
+        self.transform = Sublayer(self.config, self.depth.residual)
 
-    def __call__(self, x: Float[Array, "B S D"], mask: Mask) -> tuple[Array, None]:
+    def __call__(self, x: Float[Array, "B S D"], relations: Relations) -> tuple[Array, None]:
+        attention, rotation = self.self_attention, relations.rotation
+
         def self_attention(x_BSD: Array) -> Array:
-            q_BSHK = self.self_attention.queries(x_BSD)
-            return self.self_attention(q_BSHK, *self.self_attention.keys_values(x_BSD), mask)
+            q_BSHK = attention.queries(x_BSD, rotation)
+            return attention(q_BSHK, *attention.keys_values(x_BSD, rotation), relations)
 
-        return self.transform(self.attend(x, self_attention), self.feed_forward), None
+        functions = [(self.attend, self_attention), (self.transform, self.feed_forward)]
+        out = through(self.config, x, functions)
+        return unless_dropped(self, self.config.layer_drop, x, out), None
 
 
 class DecoderLayer(nn.Module):
     """Self-attention over what is written so far, cross-attention, feed-forward (AIAYN §3.1)."""
 
     config: ModelConfig
+    depth: Depth
 
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config)
-        self.cross_attention = MultiHeadAttention(self.config)
-        self.feed_forward = FeedForward(self.config)
-        self.attend = Sublayer(self.config)
-        self.cross = Sublayer(self.config)
-        self.transform = Sublayer(self.config)
+        self.self_attention = MultiHeadAttention(self.config, self.depth, within=True)
+        self.cross_attention = MultiHeadAttention(self.config, self.depth, within=False)
+        self.feed_forward = FeedForward(self.config, self.depth)
+        self.attend = Sublayer(self.config, self.depth.residual)
+        self.cross = Sublayer(self.config, self.depth.residual)
+        self.transform = Sublayer(self.config, self.depth.residual)
 
     def __call__(
-        self, x: Float[Array, "B T D"], memory: Float[Array, "B S D"], mask: Mask, cross_mask: Mask
+        self,
+        x: Float[Array, "B T D"],
+        memory: Float[Array, "B S D"],
+        relations: Relations,
+        cross_mask: Mask,
     ) -> tuple[Array, None]:
         """All positions at once, in teacher forcing."""
+        attention, rotation = self.self_attention, relations.rotation
 
         def self_attention(x_BTD: Array) -> Array:
-            q_BTHK = self.self_attention.queries(x_BTD)
-            return self.self_attention(q_BTHK, *self.self_attention.keys_values(x_BTD), mask)
+            q_BTHK = attention.queries(x_BTD, rotation)
+            return attention(q_BTHK, *attention.keys_values(x_BTD, rotation), relations)
 
         _, fixed = self.cross_keys_values(None, memory)
-        x = self.attend(x, self_attention)
-        return self._after_self_attention(x, fixed, cross_mask), None
+        out = self._sublayers(x, self_attention, fixed, cross_mask)
+        return unless_dropped(self, self.config.layer_drop, x, out), None
 
     def cross_keys_values(self, _: None, memory: Float[Array, "B S D"]) -> tuple[None, Any]:
         """The memory's keys and values for this layer; they do not change as the target grows."""
         return None, self.cross_attention.keys_values(memory)
 
     def step(
-        self, x: Float[Array, "B W D"], state: Any, fixed: Any, index: Array, segments: Array
+        self,
+        x: Float[Array, "B W D"],
+        state: Any,
+        fixed: Any,
+        index: Array,
+        relations: Relations,
+        cross_mask: Mask,
     ) -> tuple[Array, Any]:
-        """One position of W hypotheses: `state` holds their keys and values, [B, W, L, H, ...]."""
+        """One position of W hypotheses: `state` holds their keys and values, [B, W, L, G, ...]."""
         B, W, _ = x.shape
-        L = state[0].shape[2]
-        written_BL = jnp.broadcast_to(jnp.arange(L) <= index, (B * W, L)).astype(jnp.int32)
-        ones_B1, ones_BW = jnp.ones((B * W, 1), jnp.int32), jnp.ones((B, W), jnp.int32)
-        mask = Mask(ones_B1, written_BL, ones_B1, written_BL)
-        cross_mask = Mask(ones_BW, segments, ones_BW, segments)
+        attention, rotation = self.self_attention, relations.rotation
 
-        def write(old_BWLHK: Array, new_BWHK: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old_BWLHK, new_BWHK[:, :, None], index, 2)
+        def write(old_BWLGK: Array, new_BWGK: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old_BWLGK, new_BWGK[:, :, None], index, 2)
 
         def self_attention(x_BWD: Array) -> Array:
             nonlocal state
-            q_BWHK = self.self_attention.queries(x_BWD)
-            state = jax.tree.map(write, state, self.self_attention.keys_values(x_BWD))
-            # Hypotheses do not see each other: here they are rows, below they are queries.
+            q_BWHK = attention.queries(x_BWD, rotation)
+            state = jax.tree.map(write, state, attention.keys_values(x_BWD, rotation))
+            # Hypotheses do not see each other: here they are rows, in cross-attention queries.
             k, v = (leaf.reshape(B * W, *leaf.shape[2:]) for leaf in state)
             q = q_BWHK.reshape(B * W, 1, *q_BWHK.shape[2:])
-            return self.self_attention(q, k, v, mask).reshape(B, W, -1)
+            return attention(q, k, v, relations).reshape(B, W, -1)
 
-        x = self.attend(x, self_attention)
-        return self._after_self_attention(x, fixed, cross_mask), state
+        out = self._sublayers(x, self_attention, fixed, cross_mask)
+        return out, state
 
-    def _after_self_attention(self, x: Array, fixed: Any, mask: Mask) -> Array:
-        k, v = fixed
+    def _sublayers(self, x: Array, self_attention: Any, fixed: Any, mask: Mask) -> Array:
+        attention, (k, v) = self.cross_attention, fixed
 
         def cross_attention(x_BTD: Array) -> Array:
-            return self.cross_attention(self.cross_attention.queries(x_BTD), k, v, mask)
+            return attention(attention.queries(x_BTD), k, v, Relations(mask))
 
-        return self.transform(self.cross(x, cross_attention), self.feed_forward)
+        functions = [
+            (self.attend, self_attention),
+            (self.cross, cross_attention),
+            (self.transform, self.feed_forward),
+        ]
+        return through(self.config, x, functions)
 
 
-def _stack(layer: type[nn.Module], layers: int, config: ModelConfig, **methods: Any) -> nn.Module:
-    """`layers` copies of a layer in one loop; `methods` says which arguments differ by layer."""
-    if config.remat == "full":
-        layer = nn.remat(layer, prevent_cse=False, methods=["__call__"])
+def _stack(layer: type[nn.Module], side: str, config: ModelConfig, **methods: Any) -> nn.Module:
+    """A side's layers in one loop; `methods` says which of their arguments differ by layer."""
+    layers = config.encoder_layers if side == "source" else config.decoder_layers
+    if config.remat != "none":
+        saved = None if config.remat == "full" else getattr(jax.checkpoint_policies, config.remat)
+        layer = nn.remat(layer, prevent_cse=False, methods=["__call__"], policy=saved)
     common = {
         "variable_axes": {"params": 0, "attention": 0},
         "split_rngs": {"params": True, "dropout": True},
@@ -122,7 +137,7 @@ def _stack(layer: type[nn.Module], layers: int, config: ModelConfig, **methods: 
         "unroll": layers if config.unroll else 1,
     }
     methods = {name: {**common, "in_axes": axes} for name, axes in methods.items()}
-    return nn.scan(layer, methods=methods)(config)  # pyright: ignore
+    return nn.scan(layer, methods=methods)(config, Depth.of(config, side))  # pyright: ignore
 
 
 class Transformer(Seq2Seq):
@@ -136,10 +151,11 @@ class Transformer(Seq2Seq):
     def flops_per_token(cls, config: ModelConfig, length: int) -> float:
         """Every multiply-add of a matrix product counts 2; softmax, norms and lookups nothing."""
         c = config
-        projections = 2 * c.d_model * c.heads * (c.d_k + c.d_v)
+        projections = c.d_model * (c.heads + c.key_value_heads) * (c.d_k + c.d_v)
         # A causal query sees half of the keys on average, but the products compute all of them.
         products = length * c.heads * (c.d_k + c.d_v)
-        attention, feed_forward = projections + products, 2 * c.d_model * c.d_ff
+        matrices = 3 if c.feed_forward in GATED else 2
+        attention, feed_forward = projections + products, matrices * c.d_model * c.d_ff
         encoder = c.encoder_layers * (attention + feed_forward)
         decoder = c.decoder_layers * (2 * attention + feed_forward)
         return 2.0 * (encoder + decoder + c.d_model * c.vocab_size)
@@ -149,37 +165,42 @@ class Transformer(Seq2Seq):
         self.embedding = Embedding(c, c.d_model)
         self.positions = Positions(c)
         self.dropout = Dropout(c.dropout)
-        self.encoder = _stack(EncoderLayer, c.encoder_layers, c, __call__=same)
+        self.encoder = _stack(EncoderLayer, "source", c, __call__=same)
         self.decoder = _stack(
             DecoderLayer,
-            c.decoder_layers,
+            "target",
             c,
             __call__=same,
             cross_keys_values=same,
-            step=(0, 0, same, same),
+            step=(0, 0, same, same, same),
         )
-        if c.norm == "pre":
-            self.encoder_norm, self.decoder_norm = LayerNorm(c), LayerNorm(c)
+        if self._norm_is_last:
+            self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
+
+    @property
+    def _norm_is_last(self) -> bool:
+        """Whether what comes out of the layers has never been normed as a whole."""
+        return self.config.norm in ("pre", "sandwich")
 
     def _place(self, x_BTD: Array, positions: Array, side: str) -> Array:
         return self.dropout(self.positions.add(x_BTD, positions, side))
 
     def encode(self, source: Source) -> Memory:
         segments, positions = source.segments, source.positions
-        mask = Mask.within(segments, positions)
+        relations = self.positions.within(segments, positions, "source")
         x_BSD = self._place(self.embedding.source(source.ids), positions, "source")
-        x_BSD, _ = self.encoder(x_BSD, mask)
-        if self.config.norm == "pre":
+        x_BSD, _ = self.encoder(x_BSD, relations)
+        if self._norm_is_last:
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, positions, segments)
 
     def decode(self, target: Target, memory: Memory) -> Float[Array, "B T D"]:
         segments, positions = target.segments, target.positions
-        mask = Mask.within(segments, positions, causal=True)
+        relations = self.positions.within(segments, positions, "target")
         cross_mask = Mask(segments, memory.segments, positions, memory.positions)
         x_BTD = self._place(self.embedding(target.ids), positions, "target")
-        x_BTD, _ = self.decoder(x_BTD, memory.hidden, mask, cross_mask)
-        return self.decoder_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+        x_BTD, _ = self.decoder(x_BTD, memory.hidden, relations, cross_mask)
+        return self.decoder_norm(x_BTD) if self._norm_is_last else x_BTD
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         return self.embedding.logits(hidden)
@@ -187,16 +208,19 @@ class Transformer(Seq2Seq):
     def init_cache(self, memory: Memory, length: int, beams: int) -> Cache:
         c, dtype = self.config, compute_dtype(self.config)
         _, fixed = self.decoder.cross_keys_values(None, memory.hidden)
-        lead = (c.decoder_layers, memory.hidden.shape[0], beams, length, c.heads)
+        lead = (c.decoder_layers, memory.hidden.shape[0], beams, length, c.key_value_heads)
         state = (jnp.zeros((*lead, c.d_k), dtype), jnp.zeros((*lead, c.d_v), dtype))
         return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, state)
 
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
         positions = jnp.broadcast_to(cache.index, tokens.shape)
         x_BWD = self._place(self.embedding(tokens), positions, "target")
+        relations = self.positions.at(cache.index, tokens.shape, cache.state[0].shape[3])
+        ones_BW = jnp.ones(tokens.shape, jnp.int32)
+        cross_mask = Mask(ones_BW, cache.segments, ones_BW, cache.segments)
         x_BWD, state = self.decoder.step(
-            x_BWD, cache.state, cache.fixed, cache.index, cache.segments
+            x_BWD, cache.state, cache.fixed, cache.index, relations, cross_mask
         )
-        if self.config.norm == "pre":
+        if self._norm_is_last:
             x_BWD = self.decoder_norm(x_BWD)
         return x_BWD, cache.replace(index=cache.index + 1, state=state)  # pyright: ignore

@@ -75,6 +75,7 @@ def gradients(
                 smoothing=config.label_smoothing,
                 chunks=config.loss_chunks,
                 shards=current().split("length"),
+                z_loss=config.z_loss,
                 key=key,
             )
             return sums.loss, sums
