@@ -66,7 +66,8 @@ def smoke(config: ConfigDict) -> None:
     config.data.recall.item_count = 3
     config.data.recall.distances = (2, 5, 11)
     config.data.recall.train_size = 120
-    config.data.recall.dev_size = config.data.recall.test_size = 12
+    config.data.recall.dev_size = 12
+    config.data.recall.test_size = 64
 
 
 VARIANTS = {
