@@ -136,7 +136,7 @@ def _wait(aim: str, workdir: Path, process: subprocess.Popen, draw: random.Rando
         time.sleep(draw.uniform(0.0, 0.06))
         return
     if aim == "before the first":
-        # While it starts, by the clock; or after a step: how long a start takes is the machine's affair.
+        # While it starts, by the clock; or after a step, as a start takes longer here than there.
         step = draw.choice((0, draw.randint(1, FIRST - 4)))
         seconds = 120.0 if step else draw.uniform(0.0, 1.5)
         _poll(process, lambda: step and _last_step(workdir) >= step, seconds)
