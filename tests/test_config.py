@@ -7,9 +7,9 @@ import pytest
 
 from experiments import base
 from tests.processes import EXPERIMENTS
-from transformer.__main__ import load_config
 from transformer.config import from_dict
 from transformer.errors import UserError
+from transformer.experiment_files import load_config
 from transformer.models import build_model
 from transformer.training.optimizers import build_optimizer, build_schedule
 

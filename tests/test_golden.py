@@ -18,8 +18,8 @@ import pytest
 from flax import linen as nn
 
 from experiments import base, table3
-from transformer.__main__ import load_config
 from transformer.config import Config
+from transformer.experiment_files import load_config
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout
 

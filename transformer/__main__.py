@@ -5,8 +5,6 @@ import dataclasses
 import io
 import json
 import os
-import re
-import runpy
 import signal
 import sys
 import traceback
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transformer import runtime
 from transformer.errors import UserError
+from transformer.experiment_files import load_config, load_rows
 from transformer.runtime import Exit
 
 if TYPE_CHECKING:
@@ -33,16 +32,8 @@ exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same com
 anything else is an error.
 """
 # What `verify` looks at by itself.
-VERIFIED = [
-    "reference",
-    "xla",
-    "chunked",
-    "cudnn",
-    "splash",
-    "ring:chunked",
-    "ring:splash",
-    "ulysses",
-]
+VERIFIED = ["reference", "xla", "chunked", "cudnn", "splash"]
+VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,18 +141,15 @@ def attention(options: argparse.Namespace) -> Exit:
 
 
 def params(options: argparse.Namespace) -> Exit:
-    path, _, variant = options.config.partition(":")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # shapes only: no accelerator is woken for them
     from transformer.models import build_model, parameters
 
-    table: dict[str, Any] = {}
-    if variant == "all":
-        load_config(path, ())  # which says what is wrong with the file, and finds its folder
-        table = runpy.run_path(path).get("ROWS", {})
-    if table:
-        load = lambda name: load_config(f"{path}:{name}", options.config_arguments)  # noqa: E731
-        published = {name: dataclasses.asdict(row.published) for name, row in table.items()}
-        rows = [parameters.Row.of(k, load(k), options.length, v) for k, v in published.items()]
+    path, _, variant = options.config.partition(":")
+    if variant == "all" and (table := load_rows(path, options.config_arguments)):
+        rows = [
+            parameters.Row.of(name, config, options.length, dataclasses.asdict(row.published))
+            for name, (config, row) in table.items()
+        ]
         as_json = json.dumps([row.as_dict() for row in rows], indent=2)
         print(as_json if options.json else parameters.rows_table(rows))
         return Exit.DONE
@@ -213,62 +201,24 @@ def compare(options: argparse.Namespace) -> Exit:
     return reports.compare(config, options.workdir)
 
 
-def load_config(argument: str, overrides: Sequence[str], kind: Any = None) -> Any:
-    """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
+def table3(options: argparse.Namespace) -> Exit:
+    path, _, variant = options.config.partition(":")
+    table = variant == "all" and load_rows(path, options.config_arguments, options.scale)
+    if not table:
+        raise UserError(
+            f"--config={options.config} is no table: give FILE:all of a file with ROWS, such as "
+            "experiments/table3.py:all"
+        )
+    runtime.prepare()
+    from transformer import reports
 
-    Args:
-        argument: FILE[:VARIANT].
-        overrides: the other arguments.
-        kind: of configuration: Config (an experiment), where it is None; or ComparisonConfig.
-
-    Raises:
-        UserError: the file or a key does not exist, or a value cannot work.
-    """
-    from absl import flags
-    from ml_collections import ConfigDict, config_flags
-
-    from transformer.config import Config, from_dict
-
-    path = Path(argument.split(":")[0])
-    if not path.is_file():
-        raise UserError(f"--config={argument}: there is no file {path}")
-    root = _repository_root(path)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    values = flags.FlagValues()
-    command = ["transformer", f"--config={argument}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
-    try:
-        rest = values(command)[1:]
-    except Exception as error:  # whatever the file's own code raises, too
-        raise UserError(f"--config={argument}: {_last_line(error)}") from error
-    if rest:
-        raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
-    config = values["config"].value
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
-    return from_dict(config.to_dict(), kind or Config)
-
-
-def _last_line(error: Exception) -> str:
-    """What went wrong, without the traceback that absl and ml_collections put before it."""
-    text = str(error.args[0] if error.args else error).strip() or type(error).__name__
-    if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
-        return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
-    if name := re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text):
-        return f"unknown key {name[1]!r}: experiments/base.py has them all"
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {text}"
-    return text.splitlines()[-1]
-
-
-def _repository_root(path: Path) -> Path:
-    """The folder from which an experiment file's `from experiments import base` works."""
-    folder = path.absolute().parent
-    for candidate in (folder, *folder.parents, Path(__file__).parent.parent):
-        if (candidate / "experiments" / "base.py").is_file():
-            return candidate
-    return folder
+    rows = {}
+    for name, (config, row) in table.items():
+        differs = ", ".join(f"{key} {value}" for key, value in row.changes.items())
+        paper = row.published
+        printed = reports.Printed(paper.perplexity, paper.bleu, paper.millions, differs)
+        rows[name] = reports.RowOfTable(config, printed)
+    return reports.table3(rows, range(options.seeds), options.workdir)
 
 
 def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
@@ -393,6 +343,23 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs/compare"),
         help="made where it is not there, gone on with where it is (default: runs/compare)",
+    )
+
+    sub = command(
+        table3, "fill AIAYN's Table 3 again, on your data and budget, and write a report", EXIT_HELP
+    )
+    sub.add_argument(
+        "--config", required=True, metavar="FILE:all", help="experiments/table3.py:all"
+    )
+    sub.add_argument(
+        "--scale", default="", help="a variant behind every row: tiny, smoke (default: the paper's)"
+    )
+    sub.add_argument("--seeds", type=_positive, default=2, help="of each row (default: 2)")
+    sub.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path("runs/table3"),
+        help="made where it is not there, gone on with where it is (default: runs/table3)",
     )
 
     sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)

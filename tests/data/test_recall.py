@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from experiments import recall as experiment
-from transformer.__main__ import load_config
 from transformer.config import from_dict
 from transformer.data import Pair, Recall, recall
 from transformer.errors import UserError
 from transformer.experiment import Experiment
+from transformer.experiment_files import load_config
 
 TASKS = ("copy", "reverse", "associative")
 KIND = {"item_count": 5, "symbols": 7, "distances": (3, 0, 11)}

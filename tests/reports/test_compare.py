@@ -12,18 +12,18 @@ import pytest
 from experiments import compare as experiment
 from tests.processes import ROOT
 from transformer import testing
-from transformer.__main__ import load_config
 from transformer.batch import Source, Target
 from transformer.config import ComparisonConfig, Config, SpeedConfig, from_dict
 from transformer.data import BOS
 from transformer.errors import UserError
 from transformer.experiment import Experiment
+from transformer.experiment_files import load_config
 from transformer.models import build_model
 from transformer.reports.compare import budgets, speed
 from transformer.reports.compare.findings import findings
 from transformer.reports.compare.reach import reach
 from transformer.reports.compare.results import Results, bins
-from transformer.reports.compare.runs import Run
+from transformer.reports.runs import Run
 
 pytestmark = pytest.mark.optax
 

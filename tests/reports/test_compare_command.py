@@ -56,4 +56,4 @@ def test_a_comparison_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     code, _, errors = run(*command, changed, cache=tmp_path)
     assert code == 1 and "whose translation differ" in error_line(errors)
     code, _, errors = run("compare", SMOKE, f"--workdir={one}", cache=tmp_path)
-    assert code == 1 and "is no comparison" in error_line(errors)
+    assert code == 1 and "is no report's" in error_line(errors)

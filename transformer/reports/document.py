@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text; what stands between backquotes is code."""
+    """Plain text; what stands between backquotes is code, between double asterisks bold."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under their headings; columns named in `texts` are read, not compared."""
+    """Rows of text (as in a paragraph) under their headings.
+
+    Columns named in `texts` are read, not compared.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -135,4 +139,5 @@ def _td(table: Table, column: int, cell: str) -> str:
 
 def _spans(text: str) -> str:
     pieces = html.escape(text).split("`")
-    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(pieces))
+    text = "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(pieces))
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)

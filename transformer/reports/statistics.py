@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -29,6 +29,54 @@ class Estimate:
         if self.low == self.high:
             return show(self.value)
         return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One variance for all groups, as two seeds of each say little by themselves.
+
+    It takes the groups to spread alike: then it has the degrees of freedom of all of them.
+    """
+
+    variance: float
+    freedom: int
+
+    @classmethod
+    def of(cls, groups: Iterable[Sequence[float]]) -> "Pooled":
+        """The mean square within groups; two values at least in one of them."""
+        groups = [group for group in groups if len(group) > 1]
+        freedom = sum(len(group) - 1 for group in groups)
+        squares = sum(statistics.variance(group) * (len(group) - 1) for group in groups)
+        return cls(squares / freedom, freedom)
+
+    def mean(self, values: Sequence[float]) -> Estimate:
+        """Of a group, one value at least."""
+        return _estimate(statistics.mean(values), self.variance / len(values), self.freedom)
+
+    def difference(self, values: Sequence[float], others: Sequence[float]) -> Estimate:
+        """Of two groups' means."""
+        value = statistics.mean(values) - statistics.mean(others)
+        return _estimate(value, self._of_difference(values, others), self.freedom)
+
+    def p_value(self, values: Sequence[float], others: Sequence[float]) -> float:
+        """Of the t test, both ways, that two groups have the same mean."""
+        value = statistics.mean(values) - statistics.mean(others)
+        deviation = math.sqrt(self._of_difference(values, others))
+        if deviation == 0.0:
+            return float(value == 0.0)
+        return float(2.0 * stats.t.sf(abs(value) / deviation, self.freedom))
+
+    def _of_difference(self, values: Sequence[float], others: Sequence[float]) -> float:
+        return self.variance * (1.0 / len(values) + 1.0 / len(others))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values for all tests together: the chance of one false alarm among them (Holm 1979)."""
+    adjusted, highest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
 
 
 def mean(values: Sequence[float]) -> Estimate:

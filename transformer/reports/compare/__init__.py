@@ -1,6 +1,6 @@
 """`transformer compare`: families trained and measured side by side, and one report of it all.
 
-    budgets.py    what "the same budget" means        runs.py      one training and its result
+    budgets.py    what "the same budget" means        measured.py  what is read off each run
     speed.py      a step and a token, by length       findings.py  what the field claims, and what
     reach.py      how far gradients reach back                     was measured of it
     figures.py    the plots                           report.py    Markdown, HTML and JSON

@@ -2,18 +2,18 @@
 
 import json
 import logging
-import os
-import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformer import files, run_directory, runtime
+from transformer import files, runtime
 from transformer.config import ComparisonConfig, Config
-from transformer.errors import UserError
+from transformer.reports import folder
 from transformer.reports.compare import budgets, speed
+from transformer.reports.compare.measured import measured
 from transformer.reports.compare.report import write_report
-from transformer.reports.compare.runs import Run, carry_out
+from transformer.reports.runs import Run
 from transformer.runtime import Exit
 
 log = logging.getLogger(__name__)
@@ -31,53 +31,19 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
     Raises:
         UserError: the directory holds something else, or an experiment cannot be trained.
     """
-    _refuse_another(config, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with run_directory.held(workdir):
-        files.write_json(workdir / FILE, config.as_dict())
-        for number in (signal.SIGINT, signal.SIGTERM):  # results are whole files or none
-            signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))
+    with folder.claim(workdir, FILE, config.as_dict(), MAY_CHANGE):
         speeds = _speeds(config, workdir)
-        groups = dict(_groups(config, speeds))
         runs = [
             Run(task, name, seed, experiment, workdir)
-            for task, group in groups.items()
+            for task, group in _groups(config, speeds)
             for seed in config.seeds
             for name, experiment in group.items()
         ]
-        for number, run in enumerate(runs, start=1):
-            if run.result() is None:
-                log.info(
-                    "\n[%d/%d] %s: %s, seed %d", number, len(runs), run.task, run.name, run.seed
-                )
-                if (code := carry_out(run, config.reach)) != Exit.DONE:
-                    return code
-        for path in write_report(config, workdir, speeds, runs):
-            print(path)
-    return Exit.DONE
-
-
-def _refuse_another(config: ComparisonConfig, workdir: Path) -> None:
-    path = workdir / FILE
-    if not path.exists():
-        if workdir.exists() and any(
-            entry.name != run_directory.LOCK for entry in workdir.iterdir()
-        ):
-            raise UserError(
-                f"{workdir} exists and is no comparison (no {FILE}): take another --workdir"
-            )
-        return
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): bring it back, or delete it") from None
-    mine = config.as_dict()
-    differ = [key for key in mine if key not in MAY_CHANGE and mine[key] != theirs.get(key)]
-    if differ:
-        raise UserError(
-            f"{workdir} holds another comparison, whose {', '.join(differ)} differ: take another "
-            "--workdir"
-        )
+        code = folder.carry_out_all(runs, "test", partial(measured, config.reach))
+        if code == Exit.DONE:
+            for path in write_report(config, workdir, speeds, runs):
+                print(path)
+    return code
 
 
 def _speeds(config: ComparisonConfig, workdir: Path) -> dict[int, dict[str, dict[str, Any]]]:

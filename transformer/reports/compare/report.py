@@ -1,13 +1,11 @@
 """The comparison written up: report.md with its pictures, report.html, and report.json."""
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformer import files, runtime
+from transformer import files
 from transformer.config import ComparisonConfig
 from transformer.experiment import Experiment
 from transformer.inspection import WordMap, inspect_sentence
@@ -23,8 +21,9 @@ from transformer.reports.compare.results import (
     exact_match,
     exact_match_where,
 )
-from transformer.reports.compare.runs import Run
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
+from transformer.reports.folder import made, said
+from transformer.reports.runs import Run
 from transformer.training import trained_parameters
 
 T = "translation"
@@ -41,11 +40,11 @@ def write_report(
 ) -> list[Path]:
     """Writes it; the paths of its three files."""
     results = Results(config, speeds, runs)
-    made = _made()
+    by_command = made()
     found = findings(results)
     maps = _alignments(results)
     blocks = [
-        *_head(results, made, found),
+        *_head(results, by_command, found),
         *_quality(results),
         *_speed(results),
         *(block for task in config.recall for block in _recall(results, f"recall.{task}", task)),
@@ -54,7 +53,7 @@ def write_report(
     ]
     path = workdir / "report.json"
     content = {
-        "made": made,
+        "made": by_command,
         "config": config.as_dict(),
         "findings": [dataclasses.asdict(finding) for finding in found],
         "speeds": speeds,
@@ -67,15 +66,7 @@ def write_report(
     return [*document.write(workdir, "report", blocks), path]
 
 
-def _made() -> dict[str, Any]:
-    """By which command, on which machine."""
-    described = runtime.describe()
-    keys = ("git", "python", "packages", "platform", "cores", "devices")
-    command = shlex.join(["transformer", *sys.argv[1:]])
-    return {"command": command, **{key: described[key] for key in keys}}
-
-
-def _head(results: Results, made: dict[str, Any], found: list[Finding]) -> Iterator[Block]:
+def _head(results: Results, by_command: dict[str, Any], found: list[Finding]) -> Iterator[Block]:
     config = results.config
     budget = BUDGETS[config.budget].format(config.reference, config.minutes)
     minutes = sum(
@@ -85,8 +76,7 @@ def _head(results: Results, made: dict[str, Any], found: list[Finding]) -> Itera
     )
     yield Heading("Families compared", 1)
     yield Paragraph(
-        f"`{made['command']}` on {made['cores']} cores, {made['devices']} ({made['platform']}), "
-        f"jax {made['packages']['jax']}. {len(results.runs)} trainings of {minutes:.0f} minutes in "
+        f"{said(by_command)}. {len(results.runs)} trainings of {minutes:.0f} minutes in "
         f"all, seeds {', '.join(map(str, config.seeds))}; budget: {budget}."
     )
     yield Paragraph(

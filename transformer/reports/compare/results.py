@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from transformer.config import ComparisonConfig, Config
-from transformer.reports.compare.runs import Run
+from transformer.reports.runs import Run
 from transformer.reports.statistics import Estimate, difference, mean
 
 Value = Callable[[Mapping[str, Any]], float]  # of a run's result

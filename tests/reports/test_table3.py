@@ -1,0 +1,147 @@
+"""Table 3 again: pooled intervals, Holm's correction, and the command in a real process."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from experiments import table3 as experiment
+from tests.processes import ROOT, error_line, run, start
+from transformer.__main__ import main
+from transformer.config import from_dict
+from transformer.reports.runs import Run
+from transformer.reports.statistics import Pooled, holm
+from transformer.reports.table3.report import Measure, Printed, write_report
+
+TABLE = f"--config={ROOT}/experiments/table3.py:all"
+
+
+def test_a_pooled_difference_is_that_of_the_analysis_of_variance() -> None:
+    """Of two groups alone it is Student's t test with equal variances."""
+    one, other = [1.0, 1.4, 0.9], [2.0, 2.5, 1.7]
+    pooled = Pooled.of([one, other])
+    test = stats.ttest_ind(one, other, equal_var=True)
+    interval = test.confidence_interval(0.95)
+    found = pooled.difference(one, other)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert pooled.p_value(one, other) == pytest.approx(test.pvalue)
+    assert pooled.freedom == 4
+    wider = Pooled.of([one, other, [0.0, 9.0]])
+    assert wider.freedom == 5 and wider.difference(one, other).sign == 0
+    mean = pooled.mean(one)
+    assert mean.high - mean.low < found.high - found.low
+
+
+def test_holm_is_stepwise() -> None:
+    # Holm 1979: 4, 3, 2, 1 times the sorted values, never below the one before, at most 1.
+    assert holm({"a": 0.02, "b": 0.01, "c": 0.9, "d": 0.03}) == pytest.approx(
+        {"a": 0.06, "b": 0.04, "c": 0.9, "d": 0.06}
+    )
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_bold_is_what_stands_the_correction() -> None:
+    values = {
+        "base": [4.00, 4.02],
+        "far": [5.00, 5.01],
+        "near": [4.01, 4.00],
+        **{f"row{number}": [4.0, 4.0] for number in range(5)},
+    }
+    measure = Measure.of(values)
+    assert measure.difference("far", 2).startswith("**+1.00 [")
+    assert measure.difference("near", 2).startswith("-0.00 [")
+    assert measure.difference("base", 2) == ""
+    assert measure.shift("far") == pytest.approx(0.995)
+
+
+def result(run: Run, nll: float, bleu: float) -> dict[str, Any]:
+    return {
+        "config": run.config.digest(),
+        "nll": nll,
+        "bleu": bleu,
+        "bleu_signature": "nrefs:1",
+        "seconds": 60.0,
+        "steps": 100,
+        "tokens": 1_000_000,
+        "parameters": 1_234_567,
+        "curve": [[25, 6.0], [75, 5.0], [100, 4.5]],
+    }
+
+
+def test_the_report_says_how_far_and_what_differs(tmp_path: Path) -> None:
+    config = from_dict(experiment.get_config("base,smoke").to_dict())
+    entropies = {"base": (4.0, 4.01), "A1": (4.5, 4.51), "B1": (4.0, 4.02), "E": (3.5, 3.51)}
+    runs = []
+    for name, values in entropies.items():
+        for seed, value in enumerate(values):
+            runs.append(Run("table3", name, seed, config, tmp_path))
+            runs[-1].path.parent.mkdir(exist_ok=True)
+            runs[-1].path.write_text(json.dumps(result(runs[-1], value, 10.0 + seed)))
+    rows = {name: experiment.ROWS[name] for name in entropies}
+    printed = {
+        name: Printed(row.published.perplexity, row.published.bleu, row.published.millions, name)
+        for name, row in rows.items()
+    }
+    markdown, page, content = write_report(printed, runs, tmp_path)
+    text = markdown.read_text()
+    assert "1,000,000 target tokens are 4.0e-04 of the paper's" in text
+    assert "still fell from 5.000 to 4.500 nats" in text
+    assert "Of 3 rows, 2 differ from base by more than chance (A1, E); 1 of these" in text
+    assert "not so E" in text  # whose perplexity is base's in the paper
+    line = next(line for line in text.splitlines() if line.startswith("| A1"))
+    assert "**+0.500 [" in line and "+0.073" in line and "5.29" in line and "24.9" in line
+    assert "**" not in next(line for line in text.splitlines() if line.startswith("| B1"))
+    assert "<b>+0.500" in page.read_text()
+    assert set(json.loads(content.read_text())["rows"]) == set(entropies)
+
+
+def test_what_is_no_table_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    for config in ("casa_roja.py:all", "table3.py:A1"):
+        with pytest.raises(SystemExit) as caught:
+            main(["table3", f"--config={ROOT}/experiments/{config}", f"--workdir={tmp_path}/t"])
+        assert caught.value.code == 1
+        error_line(capsys.readouterr().err)
+    with pytest.raises(SystemExit):
+        main(["table3", TABLE, "--scale=smoke", "--seeds=1", f"--workdir={tmp_path}/t"])
+    assert "two seeds at least" in error_line(capsys.readouterr().err)
+    assert not (tmp_path / "t").exists()
+
+
+THREE_ROWS = """
+from experiments import table3
+
+ROWS = {name: table3.ROWS[name] for name in ("base", "A1", "E")}
+get_config = table3.get_config
+"""
+
+
+@pytest.mark.slow
+def test_the_table_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
+    """Four steps of three rows: that the command runs, not what it finds."""
+    table, workdir = tmp_path / "table.py", tmp_path / "table3"
+    table.write_text(THREE_ROWS)
+    keys = ("steps=4", "eval_every=2", "log_every=1")
+    command = (
+        *("table3", f"--config={table}:all", "--scale=smoke", f"--workdir={workdir}"),
+        *(f"--config.training.{key}" for key in keys),
+    )
+    process = start(*command, cache=tmp_path)
+    first = workdir / "results" / "table3.A1.0.json"
+    until = time.monotonic() + 300
+    while not first.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 42, errors
+    before = first.stat().st_mtime_ns
+    code, output, errors = run(*command, cache=tmp_path, timeout=600)
+    assert code == 0, errors
+    assert first.stat().st_mtime_ns == before
+    assert "[6/6] table3: E, seed 1, about 0:" in errors
+    text = (workdir / "report.md").read_text()
+    assert all(f"\n| {name} | " in text for name in ("base", "A1", "E"))
+    assert output.split() == [str(workdir / f"report.{end}") for end in ("md", "html", "json")]

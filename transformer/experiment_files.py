@@ -1,0 +1,88 @@
+"""Experiment files as the command line names them: FILE[:VARIANT], and changes by key."""
+
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformer.config import Config, from_dict
+from transformer.errors import UserError
+
+
+def load_config(argument: str, overrides: Sequence[str], kind: type = Config) -> Any:
+    """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
+
+    Args:
+        argument: FILE[:VARIANT].
+        overrides: the other arguments.
+        kind: of configuration: Config (an experiment), or ComparisonConfig.
+
+    Raises:
+        UserError: the file or a key does not exist, or a value cannot work.
+    """
+    from absl import flags
+    from ml_collections import ConfigDict, config_flags
+
+    path = Path(argument.split(":")[0])
+    if not path.is_file():
+        raise UserError(f"--config={argument}: there is no file {path}")
+    root = _repository_root(path)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    values = flags.FlagValues()
+    command = ["transformer", f"--config={argument}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
+    try:
+        rest = values(command)[1:]
+    except Exception as error:  # whatever the file's own code raises, too
+        raise UserError(f"--config={argument}: {_last_line(error)}") from error
+    if rest:
+        raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
+    config = values["config"].value
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
+    return from_dict(config.to_dict(), kind)
+
+
+def load_rows(
+    path: str, overrides: Sequence[str], scale: str = ""
+) -> dict[str, tuple[Config, Any]]:
+    """Of a table's file, each of its ROWS: the configuration, and what ROWS says of it.
+
+    Args:
+        path: FILE; whose rows are its variants.
+        overrides: as of `load_config`.
+        scale: a variant more, behind each row.
+
+    Raises:
+        UserError: see `load_config`; a file without ROWS has none.
+    """
+    load_config(path, ())  # which says what is wrong with the file, and finds its folder
+    behind = f",{scale}" if scale else ""
+    return {
+        name: (load_config(f"{path}:{name}{behind}", overrides), row)
+        for name, row in runpy.run_path(path).get("ROWS", {}).items()
+    }
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong, without the traceback that absl and ml_collections put before it."""
+    text = str(error.args[0] if error.args else error).strip() or type(error).__name__
+    if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
+        return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
+    if name := re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text):
+        return f"unknown key {name[1]!r}: experiments/base.py has them all"
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {text}"
+    return text.splitlines()[-1]
+
+
+def _repository_root(path: Path) -> Path:
+    """The folder from which an experiment file's `from experiments import base` works."""
+    folder = path.absolute().parent
+    for candidate in (folder, *folder.parents, Path(__file__).parent.parent):
+        if (candidate / "experiments" / "base.py").is_file():
+            return candidate
+    return folder

@@ -1,0 +1,32 @@
+"""What a comparison reads off a run beside its scores."""
+
+from typing import Any
+
+from transformer.config import ReachConfig
+from transformer.evaluation import Evaluation
+from transformer.experiment import Experiment
+from transformer.models import parameters
+from transformer.reports.compare.reach import reach, recall_sources
+
+
+def measured(
+    config: ReachConfig, experiment: Experiment, params: Any, found: Evaluation
+) -> dict[str, Any]:
+    """Of each test sentence its words and whether its translation is the reference.
+
+    Of a recall task also its distances, and how far gradients reach, trained and untrained.
+    """
+    pairs = zip(found.translations, found.references, strict=True)
+    result: dict[str, Any] = {
+        "lengths": [len(source.split()) for source in found.sources],
+        "correct": "".join("01"[ours.strip() == theirs.strip()] for ours, theirs in pairs),
+    }
+    if experiment.config.data.source == "recall":
+        source, seed = recall_sources(experiment, config.sentences), experiment.config.seed
+        untrained = parameters.create(experiment.model, experiment.layout, seed)
+        result["distances"] = [source.split().count(".") for source in found.sources]
+        result["reach"] = {
+            name: reach(experiment, these, source, probes=config.probes, seed=seed).tolist()
+            for name, these in (("trained", params), ("untrained", untrained))
+        }
+    return result

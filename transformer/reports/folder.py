@@ -1,0 +1,104 @@
+"""A report's folder: whose it is, who holds it, and the runs that are carried out in it."""
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformer import files, run_directory, runtime
+from transformer.errors import UserError
+from transformer.reports.runs import More, Run, carry_out
+from transformer.runtime import Exit
+from transformer.training.progress import duration
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def claim(
+    workdir: Path, name: str, config: dict[str, Any], may_change: Sequence[str]
+) -> Iterator[None]:
+    """Makes a folder the report's of this configuration, or checks that it is, and holds it.
+
+    A signal then ends the process at once, with the code of one that has saved all: what is
+    measured is written whole, and a training that is going on takes signals itself.
+
+    Args:
+        workdir: the folder.
+        name: of the file in it that holds the configuration.
+        config: JSON-ready.
+        may_change: keys that may differ when the report is gone on with.
+
+    Raises:
+        UserError: it holds another report, or something else, or another process holds it.
+    """
+    path = workdir / name
+    _refuse_another(path, config, may_change)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with run_directory.held(workdir):
+        files.write_json(path, config)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))
+        yield
+
+
+def made() -> dict[str, Any]:
+    """By which command a report is made, on which machine."""
+    described = runtime.describe()
+    keys = ("git", "python", "packages", "platform", "cores", "devices")
+    command = shlex.join(["transformer", *sys.argv[1:]])
+    return {"command": command, **{key: described[key] for key in keys}}
+
+
+def said(made: dict[str, Any]) -> str:
+    """The same as a phrase."""
+    return (
+        f"`{made['command']}` on {made['cores']} cores, {made['devices']} ({made['platform']}), "
+        f"jax {made['packages']['jax']}"
+    )
+
+
+def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str]) -> None:
+    workdir = path.parent
+    if not path.exists():
+        if workdir.exists() and any(
+            entry.name != run_directory.LOCK for entry in workdir.iterdir()
+        ):
+            raise UserError(
+                f"{workdir} exists and holds no {path.name}: it is no report's, take another "
+                "--workdir"
+            )
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): bring it back, or delete it") from None
+    differ = [k for k in config if k not in may_change and config[k] != theirs.get(k)]
+    if differ:
+        raise UserError(
+            f"{workdir} holds another report, whose {', '.join(differ)} differ: take another "
+            "--workdir"
+        )
+
+
+def carry_out_all(runs: Sequence[Run], split: str, more: More | None = None) -> Exit:
+    """Each run that has no result yet; see `runs.carry_out`."""
+    left = [run for run in runs if run.result() is None]
+    began = time.monotonic()
+    for done, run in enumerate(left):
+        seconds = (time.monotonic() - began) / max(done, 1) * (len(left) - done)
+        about = f", about {duration(seconds)} left in all" if done else ""
+        number = len(runs) - len(left) + done + 1
+        log.info(
+            "\n[%d/%d] %s: %s, seed %d%s", number, len(runs), run.task, run.name, run.seed, about
+        )
+        if (code := carry_out(run, split, more)) != Exit.DONE:
+            return code
+    return Exit.DONE

@@ -1,0 +1,88 @@
+"""One training of a report, and what is read off it: written down once, never done twice."""
+
+import dataclasses
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from transformer import evaluation, files
+from transformer.config import Config
+from transformer.evaluation import Evaluation
+from transformer.experiment import Experiment
+from transformer.runtime import Exit
+from transformer.training import train, trained_parameters
+
+More = Callable[[Experiment, Any, Evaluation], dict[str, Any]]  # experiment, parameters, scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment under its budget, with one seed, in a run directory of its own."""
+
+    task: str  # which of a report's groups it belongs to
+    name: str
+    seed: int
+    config: Config
+    folder: Path  # the report's
+
+    @property
+    def workdir(self) -> Path:
+        return self.folder / "runs" / self.task / self.name / f"seed-{self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """Of what has been read off it."""
+        return self.folder / "results" / f"{self.task}.{self.name}.{self.seed}.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """What has been read off it; None where it has not been trained to its end."""
+        if not self.path.exists():
+            return None
+        found = json.loads(self.path.read_text(encoding="utf-8"))
+        return found if found["config"] == self.config.digest() else None
+
+
+def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
+    """Trains a run, or goes on with it, evaluates it and writes the result.
+
+    Args:
+        run: which.
+        split: dev or test.
+        more: what else there is to say of it.
+
+    Returns:
+        Exit.PREEMPTED where a signal stopped the training; all of it is saved.
+    """
+    experiment = Experiment(dataclasses.replace(run.config, seed=run.seed), run.workdir)
+    code = train(experiment)
+    if code == Exit.DONE:
+        found = _read_off(run.workdir, split, more)
+        files.write_json(run.path, {"config": run.config.digest(), **found})
+    del experiment
+    jax.clear_caches()  # a run's programs are nobody else's: they stay on disk
+    gc.collect()
+    return code
+
+
+def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
+    experiment = Experiment.open(workdir)
+    params, which = trained_parameters(experiment)
+    found = evaluation.evaluate(experiment, params, split)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["kind"] == "train"][-1]
+    curve = [(line["step"], line["nll"]) for line in lines if line["kind"] == "eval"]
+    return {
+        "parameters_of": which,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params)),
+        "steps": steps,
+        "seconds": lines[-1]["clock"]["seconds"],
+        "tokens": sum(map(experiment.train_batches.target_tokens, range(steps))),
+        "curve": curve,  # of the development set: step, negative log-likelihood
+        **found.as_dict(),
+        **(more(experiment, params, found) if more else {}),
+    }
