@@ -146,3 +146,39 @@ def test_options_compute_in_bfloat16(row: dict) -> None:
         *low, logits = jax.eval_shape(run, params, BATCH)
     assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
     assert logits.dtype == jnp.float32
+
+
+def test_remat_computes_again_what_its_name_says() -> None:
+    """Products in a gradient's program: the more, the less was saved."""
+
+    def products(remat: str) -> int:
+        c = config(remat=remat, backend="xla")
+        params = drawn(c, BATCH)
+
+        def total(params: Any) -> Any:
+            logits: Any = build_model(c).apply({"params": params}, BATCH)
+            return jnp.sum(logits)
+
+        with testing.layout():
+            return str(jax.make_jaxpr(jax.grad(total))(params)).count("= dot_general")
+
+    none, dots, no_batch, full = (
+        products(f) for f in ("none", "dots_saveable", "dots_with_no_batch_dims_saveable", "full")
+    )
+    # Saved or not: products with weights, and with no_batch_dims the two of each attention again.
+    assert none == dots < no_batch < full
+    assert no_batch - none == 2 * 3
+
+
+def test_dropout_of_weights_needs_a_key_and_is_not_that_of_residuals() -> None:
+    c = config(attention_dropout=0.5)
+    model, params = build_model(c), drawn(c, BATCH)
+    run: Any = testing.layout().jit(
+        lambda key: model.apply({"params": params}, BATCH, rngs={"dropout": key})
+    )
+    first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    assert bool(jnp.all(first == again)) and bool(jnp.any(first != other))
+    with testing.layout():
+        plain = model.apply({"params": params}, BATCH)
+        without = build_model(config()).apply({"params": params}, BATCH)
+    assert bool(jnp.all(plain == without))
