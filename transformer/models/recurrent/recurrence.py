@@ -6,6 +6,7 @@ between them. Here the loop backwards does only what the recurrence needs, no pr
 time, and one large product over all positions then gives the gradient of each weight.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -210,24 +211,31 @@ def _replace(step, init, arrays, at, reverse, unroll):
     A slice is read one turn early, after the one before it is written. In the other order XLA
     copies whole arrays at every position wherever a fusion may still be reading.
     """
+    if unroll > 1:  # a turn reads after it has written, and writes again: new arrays cost less
+
+        def turns(carry, at):
+            carry, slices, y = step(carry, *at)
+            return carry, (slices, y)
+
+        scan = functools.partial(jax.lax.scan, reverse=reverse, unroll=unroll)
+        carry, (arrays, ys) = scan(turns, init, (arrays, at))
+        return carry, arrays, ys
+
     T, options = len(jax.tree.leaves((arrays, at))[0]), {"axis": 0, "allow_negative_indices": False}
 
-    def read(arrays, t):  # outside of them: at the nearest end
+    def read(t):  # outside of them: at the nearest end
         index = jax.lax.dynamic_index_in_dim
-        return jax.tree.map(lambda x: index(x, t, keepdims=False, **options), arrays)
-
-    def write(arrays, slices, t):
-        update = jax.lax.dynamic_update_index_in_dim
-        return jax.tree.map(lambda x, one: update(x, one, t, **options), arrays, slices)
+        return lambda x: index(x, t, keepdims=False, **options)
 
     def turn(sums, at):
         (carry, arrays, slices), (t, at) = sums, at
         carry, slices, y = step(carry, slices, at)
-        arrays = write(arrays, slices, t)
-        return (carry, arrays, read(arrays, t - 1 if reverse else t + 1)), y
+        update = jax.lax.dynamic_update_index_in_dim
+        arrays = jax.tree.map(lambda x, one: update(x, one, t, **options), arrays, slices)
+        return (carry, arrays, jax.tree.map(read(t - 1 if reverse else t + 1), arrays)), y
 
-    sums, scanned = (init, arrays, read(arrays, T - 1 if reverse else 0)), (jnp.arange(T), at)
-    (carry, arrays, _), ys = jax.lax.scan(turn, sums, scanned, reverse=reverse, unroll=unroll)
+    sums = init, arrays, jax.tree.map(read(T - 1 if reverse else 0), arrays)
+    (carry, arrays, _), ys = jax.lax.scan(turn, sums, (jnp.arange(T), at), reverse=reverse)
     return carry, arrays, ys
 
 
