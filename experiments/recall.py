@@ -4,7 +4,7 @@ command    transformer train --config=experiments/recall.py:copy,lstm_none --wor
            transformer evaluate --workdir=runs/recall
 variants   copy, reverse, associative: the task, see transformer/data/recall.py. Behind a comma a
            family: transformer, or recurrent.py's ({rnn,gru,lstm}_{none,bahdanau,luong, ...}) and
-           its other variants. None: copy, lstm_luong
+           its other variants; small, for two cores. None: copy, lstm_luong
 hardware   2 cores of a Xeon with AVX-512
 score      not yet measured
 """
@@ -59,6 +59,27 @@ def transformer(config: ConfigDict) -> None:
     config.model.encoder_layers = config.model.decoder_layers = 2
 
 
+def small(config: ConfigDict) -> None:
+    """A minute or two of two cores: small networks, as many batches of each distance."""
+    config.model.encoder_layers = config.model.decoder_layers = 1
+    config.model.d_model = 64
+    config.model.d_ff = 512  # as many parameters as the LSTM
+    config.model.d_k = config.model.d_v = 16
+    config.model.recurrent.d_hidden = 128
+    config.data.recall.item_count = 5
+    config.data.recall.distance_weights = (32, 16, 8, 3, 1)
+    config.data.recall.train_size = 10_000
+    config.data.recall.test_size = 500
+    config.data.tokenizer.vocab_size = 320
+    config.data.max_length = 1_008
+    config.data.tokens_per_batch = 8 * 1_008
+    config.training.steps = 1_000
+    config.training.minutes = 0.0
+    config.training.eval_every = 500
+    config.checkpoints.every = 500
+    config.optimizer.schedule_options.decay_steps = 1_000
+
+
 def smoke(config: ConfigDict) -> None:
     """Of base.py, and distances to match, in place of its corpus."""
     base.smoke(config)
@@ -66,7 +87,8 @@ def smoke(config: ConfigDict) -> None:
     config.data.recall.item_count = 3
     config.data.recall.distances = (2, 5, 11)
     config.data.recall.train_size = 120
-    config.data.recall.dev_size = config.data.recall.test_size = 12
+    config.data.recall.dev_size = 12
+    config.data.recall.test_size = 64
 
 
 VARIANTS = {
@@ -75,5 +97,6 @@ VARIANTS = {
     "reverse": reverse,
     "associative": associative,
     "transformer": transformer,
+    "small": small,
     "smoke": smoke,
 }

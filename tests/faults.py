@@ -34,14 +34,14 @@ import orbax.checkpoint as ocp
 from experiments.benchmarks.common import record
 from tests.processes import TINY, metrics, run, start
 
-STEPS = 240
+STEPS, FIRST = 240, 20  # in all; at the first checkpoint
 COMMAND = (
     "train",
     TINY,
     f"--config.training.steps={STEPS}",
     "--config.training.log_every=1",
     "--config.training.eval_every=80",
-    "--config.checkpoints.every=20",
+    f"--config.checkpoints.every={FIRST}",
 )
 ROUND = ("before the first", "saving", "saving", "anywhere", "saving")  # what its kills aim at
 
@@ -136,8 +136,10 @@ def _wait(aim: str, workdir: Path, process: subprocess.Popen, draw: random.Rando
         time.sleep(draw.uniform(0.0, 0.06))
         return
     if aim == "before the first":
-        until = draw.uniform(0.0, 6.0)
-        _poll(process, lambda: _whole(workdir) or _unfinished(workdir), seconds=until)
+        # While it starts, by the clock; or after a step, as a start takes longer here than there.
+        step = draw.choice((0, draw.randint(1, FIRST - 4)))
+        seconds = 120.0 if step else draw.uniform(0.0, 1.5)
+        _poll(process, lambda: step and _last_step(workdir) >= step, seconds)
         return
     _poll(process, lambda: False, seconds=draw.uniform(1.0, 7.0))
 

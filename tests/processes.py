@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+COMPARISONS = {"compare"}  # of experiments/: all others are one experiment each
+EXPERIMENTS = [
+    path
+    for path in sorted((ROOT / "experiments").glob("*.py"))
+    if path.stem not in {"__init__", *COMPARISONS}
+]
 TINY = f"--config={ROOT}/tests/tiny.py"
 
 

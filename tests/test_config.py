@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from experiments import base
+from tests.processes import EXPERIMENTS
 from transformer.__main__ import load_config
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.training.optimizers import build_optimizer, build_schedule
 
-EXPERIMENTS = Path(base.__file__).parent
+FOLDER = Path(base.__file__).parent
 
 
 def tree(**changes) -> dict:
@@ -138,7 +139,7 @@ def test_names_are_hashes_of_what_matters() -> None:
 
 
 def test_overrides_and_variants() -> None:
-    config = load_config(f"{EXPERIMENTS}/casa_roja.py:smoke", ["--config.model.heads=2"])
+    config = load_config(f"{FOLDER}/casa_roja.py:smoke", ["--config.model.heads=2"])
     assert config.model.heads == 2
     assert config.model.d_model == 32
 
@@ -155,16 +156,15 @@ def test_overrides_and_variants() -> None:
     ],
 )
 def test_bad_arguments_are_one_line(argument: str, overrides: list[str], message: str) -> None:
-    path = argument if argument.startswith("nowhere") else f"{EXPERIMENTS}/{argument}"
+    path = argument if argument.startswith("nowhere") else f"{FOLDER}/{argument}"
     with pytest.raises(UserError, match=message) as caught:
         load_config(path, overrides)
     assert "\n" not in str(caught.value)
 
 
 def test_every_experiment_resolves_with_smoke() -> None:
-    names = [p for p in EXPERIMENTS.glob("*.py") if p.stem != "__init__"]
-    assert len(names) >= 3
-    for path in names:
+    assert len(EXPERIMENTS) >= 3
+    for path in EXPERIMENTS:
         smoke = load_config(f"{path}:smoke", [])
         assert smoke.data.source in ("casa_roja", "recall")  # which ship with us
         assert smoke.model.d_model <= 32

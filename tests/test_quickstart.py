@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, metrics, run
+from tests.processes import EXPERIMENTS, ROOT, metrics, run
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +31,6 @@ def translate(workdir: str, sentence: str, cache: Path) -> tuple[int, str, str]:
     (cache / "input").write_text(sentence)
     with (cache / "input").open() as stdin:
         return run("translate", workdir, cache=cache, stdin=stdin)
-
-
-EXPERIMENTS = [
-    path for path in sorted((ROOT / "experiments").glob("*.py")) if path.stem != "__init__"
-]
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -19,7 +19,6 @@ from transformer.errors import UserError
 from transformer.runtime import Exit
 
 if TYPE_CHECKING:
-    from transformer.config import Config
     from transformer.experiment import Experiment
 
 CONFIG_HELP = """
@@ -204,8 +203,23 @@ def verify(options: argparse.Namespace) -> Exit:
     return Exit.ERROR if any(cell.fault for cell in cells) else Exit.DONE
 
 
-def load_config(argument: str, overrides: Sequence[str]) -> "Config":
+def compare(options: argparse.Namespace) -> Exit:
+    from transformer.config import ComparisonConfig
+
+    config = load_config(options.config, options.config_arguments, ComparisonConfig)
+    runtime.prepare()
+    from transformer import reports
+
+    return reports.compare(config, options.workdir)
+
+
+def load_config(argument: str, overrides: Sequence[str], kind: Any = None) -> Any:
     """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
+
+    Args:
+        argument: FILE[:VARIANT].
+        overrides: the other arguments.
+        kind: of configuration: Config (an experiment), where it is None; or ComparisonConfig.
 
     Raises:
         UserError: the file or a key does not exist, or a value cannot work.
@@ -213,7 +227,7 @@ def load_config(argument: str, overrides: Sequence[str]) -> "Config":
     from absl import flags
     from ml_collections import ConfigDict, config_flags
 
-    from transformer.config import from_dict
+    from transformer.config import Config, from_dict
 
     path = Path(argument.split(":")[0])
     if not path.is_file():
@@ -233,7 +247,7 @@ def load_config(argument: str, overrides: Sequence[str]) -> "Config":
     config = values["config"].value
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
-    return from_dict(config.to_dict())
+    return from_dict(config.to_dict(), kind or Config)
 
 
 def _last_line(error: Exception) -> str:
@@ -363,6 +377,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--table", action="store_true", help="print every error, in Markdown")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command(
+        compare,
+        "train and measure several experiments side by side, and write a report",
+        CONFIG_HELP.replace("casa_roja", "compare")
+        .replace(":smoke", ":small")
+        .replace("model.d_model=256", "budget=flops")
+        .replace("base.py", "compare.py")
+        + EXIT_HELP,
+    )
+    _add_config(sub)
+    sub.add_argument(
+        "--workdir",
+        type=Path,
+        default=Path("runs/compare"),
+        help="made where it is not there, gone on with where it is (default: runs/compare)",
+    )
 
     sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)
     _add_config(sub)

@@ -97,7 +97,7 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
             f"{workdir} exists and is no run directory (no config.json): take another --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(_locked(workdir))
+    stack.enter_context(held(workdir))
     if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
@@ -128,8 +128,12 @@ def _is_empty(workdir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Holds a run directory until this process is done with it, or dead."""
+def held(workdir: Path) -> Iterator[None]:
+    """Holds a directory until this process is done with it, or dead.
+
+    Raises:
+        UserError: another process holds it.
+    """
     with (workdir / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -208,7 +208,8 @@ def current() -> Layout:
 def constrain(x: Array, *axes: str | None) -> Array:
     """States how an activation is split, by logical axis names; refuses what cannot be."""
     layout = current()
-    return jax.lax.with_sharding_constraint(x, layout.sharding(axes, x.shape, "an activation"))
+    sharding = layout.sharding(axes, x.shape, "an activation")
+    return x if layout.mesh.size == 1 else jax.lax.with_sharding_constraint(x, sharding)
 
 
 def parameter(

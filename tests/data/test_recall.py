@@ -19,7 +19,8 @@ KIND = {"item_count": 5, "symbols": 7, "distances": (3, 0, 11)}
 
 
 def corpus(task: str, train: int = 13, dev: int = 5, test: int = 11, **kind) -> Recall:
-    return Recall(**{"task": task, **KIND, **kind}, train_size=train, dev_size=dev, test_size=test)
+    options = {"task": task, "distance_weights": (), **KIND, **kind}
+    return Recall(**options, train_size=train, dev_size=dev, test_size=test)
 
 
 def symbols(pair: Pair) -> str:
@@ -54,6 +55,16 @@ def test_copy_and_reverse_have_the_same_sources() -> None:
 def test_distances_come_equally_often(task: str) -> None:
     pairs = corpus(task, train=303).pairs("train")
     assert Counter(recall.distance(pair.source) for pair in pairs) == {3: 101, 0: 101, 11: 101}
+
+
+def test_weights_say_how_often_each_distance_comes_in_training() -> None:
+    weighted = corpus("copy", train=120, dev=30, distance_weights=(3, 2, 1))
+    count = lambda split: Counter(recall.distance(p.source) for p in weighted.pairs(split))  # noqa: E731
+    assert count("train") == {3: 60, 0: 40, 11: 20}
+    assert count("dev") == {3: 10, 0: 10, 11: 10}
+    alike = corpus("copy", train=120, dev=30)
+    assert weighted.fingerprint("train") != alike.fingerprint("train")
+    assert weighted.fingerprint("dev") == alike.fingerprint("dev")
 
 
 @pytest.mark.parametrize(("task", "space"), [("copy", 4**3), ("associative", 4 * 3 * 2 * 4**3 * 3)])
@@ -136,6 +147,10 @@ def test_refuses_what_it_cannot_give() -> None:
         ({"distances": ()}, r"data.recall.distances is \(\); it needs one or more"),
         ({"distances": (10, -1)}, r"data.recall.distances is \(10, -1\); .* none below 0"),
         ({"distances": (10, 10)}, r"data.recall.distances is \(10, 10\); .* each once"),
+        (
+            {"distances": (1, 2), "distance_weights": (1,)},
+            r"data.recall.distance_weights is \(1,\); it needs a number above 0 for each",
+        ),
         ({"distances": 10}, r"config.data.recall.distances is 10; it must be a list"),
         ({"dev_size": 0}, r"data.recall.dev_size is 0; it must be above 0"),
     ],
@@ -151,6 +166,7 @@ def test_bad_values_are_refused_with_a_reason(changes: dict, message: str) -> No
 def test_each_key_can_be_overridden() -> None:
     """Which a name that is a method of ConfigDict's cannot, such as `items`."""
     changes = {"task": "reverse", "item_count": 2, "symbols": 9, "distances": (1, 4)}
+    changes["distance_weights"] = (3, 1)
     changes |= {"train_size": 31, "dev_size": 3, "test_size": 7}
     overrides = [f"--config.data.recall.{key}={value}" for key, value in changes.items()]
     config = load_config(f"{experiment.__file__}:smoke", overrides)

@@ -1,12 +1,15 @@
 """RNN, GRU and LSTM against step-by-step references in NumPy, and what padding may not do."""
 
 import dataclasses
+import functools
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from transformer import testing
 from transformer.batch import Source, Target
@@ -14,6 +17,8 @@ from transformer.config import ModelConfig
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
 from transformer.models.recurrent.alignment import KINDS
+from transformer.models.recurrent.cells import CELLS
+from transformer.models.recurrent.layer import Layer, run_layer, zeros
 from transformer.models.recurrent.recurrence import Step, Weight, multiply, recur
 from transformer.testing import assert_equals_reference
 
@@ -208,6 +213,34 @@ def test_a_recurrence_and_its_gradients_are_those_of_a_plain_scan(reverse, unrol
         return run(weights, init, x, added, constants)
 
     assert_equals_reference(both(ours), both(plain))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_turn_of_a_loop_copies_all_positions(family: str) -> None:
+    """What is added, its sum and its gradient take turns in one array, and XLA can tell."""
+    cell, c, layout = CELLS[family], config(family), testing.layout(data=1)
+    layer, x_TBD = Layer(c, 12, 16), jnp.ones((T, B, 12))
+
+    @nn.compact
+    def apply(layer: Layer, x_TBD: jax.Array) -> jax.Array:
+        return run_layer(cell, layer.weights(x_TBD.dtype), x_TBD, zeros(cell, B, 16), None, None)[1]
+
+    made = functools.partial(layer.init, method=apply)
+    params = nn.unbox(layout.jit(made)(jax.random.key(0), x_TBD))
+
+    def total(params: Any, x_TBD: jax.Array) -> jax.Array:
+        y_TBR: Any = layer.apply(params, x_TBD, method=apply)
+        return jnp.sum(y_TBR**2)
+
+    text = layout.jit(jax.grad(total, (0, 1))).lower(params, x_TBD).compile().as_text()
+    loops = [
+        text.split(f"\n%{name} ")[1].split("\n}")[0]
+        for name in re.findall(r"body=%([\w.-]+)", text)
+    ]
+    assert len(loops) == 2
+    for loop in loops:
+        assert f"f32[{T},{B},{cell.gates},16]" in loop
+        assert not re.findall(rf"f32\[{T},[\d,]+\]\S* copy\(", loop)
 
 
 # Padding ------------------------------------------------------------------------------------------

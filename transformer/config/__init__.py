@@ -1,10 +1,12 @@
 """An experiment's ConfigDict as frozen dataclasses; bad values are refused here, with a reason.
 
-`experiments/base.py` documents every key. Here stand the same names with their types, and what each
-value must satisfy. `from_dict` refuses a key that is unknown (naming the nearest one), one that is
-missing, a value of another type, and whatever a section's `__post_init__` finds wrong.
+`experiments/base.py` documents every key, `experiments/compare.py` those of a comparison. Here
+stand the same names with their types, and what each value must satisfy. `from_dict` refuses a key
+that is unknown (naming the nearest one), one that is missing, a value of another type, and whatever
+a section's `__post_init__` finds wrong.
 """
 
+from transformer.config.comparison import ComparisonConfig, ReachConfig, SpeedConfig
 from transformer.config.data import DataConfig, LeaveOutConfig, PartConfig, TokenizerConfig
 from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.config.parse import from_dict
@@ -26,6 +28,7 @@ from transformer.config.training import (
 __all__ = [
     "AttentionConfig",
     "CheckpointsConfig",
+    "ComparisonConfig",
     "Config",
     "DataConfig",
     "DecodingConfig",
@@ -38,8 +41,10 @@ __all__ = [
     "OptimizerConfig",
     "PartConfig",
     "PositionsConfig",
+    "ReachConfig",
     "RecurrentConfig",
     "ShardingConfig",
+    "SpeedConfig",
     "TokenizerConfig",
     "TrainingConfig",
     "from_dict",

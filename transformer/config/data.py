@@ -46,6 +46,7 @@ class RecallConfig:
     item_count: int
     symbols: int
     distances: tuple[int, ...]
+    distance_weights: tuple[int, ...]
     train_size: int
     dev_size: int
     test_size: int
@@ -67,6 +68,14 @@ class RecallConfig:
             and len(set(self.distances)) == len(self.distances),
             f"data.recall.distances is {self.distances}; it needs one or more, each once, and none "
             "below 0",
+        )
+        require(
+            not self.distance_weights
+            or (
+                len(self.distance_weights) == len(self.distances) and min(self.distance_weights) > 0
+            ),
+            f"data.recall.distance_weights is {self.distance_weights}; it needs a number above 0 "
+            f"for each of the distances {self.distances}, or none at all",
         )
 
 

@@ -1,6 +1,5 @@
 """From nested mappings to dataclasses; the dataclasses say what there may be."""
 
-import contextlib
 import dataclasses
 import difflib
 import types
@@ -8,30 +7,32 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from transformer.config.comparison import ComparisonConfig
 from transformer.config.resolved import Config
 from transformer.errors import UserError
 
+T = typing.TypeVar("T", Config, ComparisonConfig)
 
-def from_dict(tree: Mapping[str, Any]) -> Config:
-    """The resolved configuration of an experiment.
+
+def from_dict(tree: Mapping[str, Any], kind: type[T] = Config) -> T:
+    """The resolved configuration of an experiment, or of a comparison of several.
 
     Args:
-        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON) with base.py's keys.
+        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON) with base.py's keys, or
+            with compare.py's.
+        kind: which of the two.
 
     Raises:
         UserError: a key is unknown, missing or of another type, or a value cannot work.
     """
-    tree = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()
-    }
-    with contextlib.suppress(KeyError, TypeError):  # a missing section is reported below
-        tree["model"] = {**tree["model"], "vocab_size": tree["data"]["tokenizer"]["vocab_size"]}
-    return _build(Config, tree, "")
+    return _build(kind, tree, "")
 
 
 def _build(kind: type, tree: Any, path: str) -> Any:
     if not isinstance(tree, Mapping):
         raise UserError(f"config.{path.rstrip('.')} is {tree!r}; it must be a section of keys")
+    if kind is Config:
+        tree = _with_vocabulary(tree)
     kinds = typing.get_type_hints(kind)
     for key in tree:
         if key not in kinds:
@@ -41,9 +42,19 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     for key in kinds:
         if key not in tree and key not in optional:
             raise UserError(
-                f"config.{path}{key} is missing: start from experiments/base.py, which has them all"
+                f"config.{path}{key} is missing: start from experiments/"
+                f"{'compare' if kind is ComparisonConfig else 'base'}.py, which has them all"
             )
     return kind(**{k: _convert(kinds[k], tree[k], path + k) for k in kinds if k in tree})
+
+
+def _with_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's is the tokenizer's; a section that is missing is reported later."""
+    try:
+        model = {**tree["model"], "vocab_size": tree["data"]["tokenizer"]["vocab_size"]}
+    except (KeyError, TypeError):
+        return tree
+    return {**tree, "model": model}
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
@@ -64,12 +75,12 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"config.{path} is {value!r}; it must be a section of keys")
         inner = typing.get_args(kind)[1]
-        if dataclasses.is_dataclass(inner):
-            for name in value:
-                if not (isinstance(name, str) and name.isidentifier()):
-                    raise UserError(f"config.{path} has a key {name!r}: take a name of letters")
-            return {k: _convert(inner, value[k], f"{path}.{k}") for k in sorted(value)}
-        return dict(value)
+        if inner is Any:
+            return dict(value)
+        for name in value:
+            if not (isinstance(name, str) and name.isidentifier()):
+                raise UserError(f"config.{path} has a key {name!r}: take a name of letters")
+        return {k: _convert(inner, value[k], f"{path}.{k}") for k in sorted(value)}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):

@@ -92,6 +92,15 @@ class DistributedConfig:
         )
 
 
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass of dataclasses as nested dicts, JSON-ready.
+
+    Raises:
+        UserError: it holds what JSON has no word for.
+    """
+    return json.loads(json.dumps(dataclasses.asdict(config), default=_not_json))
+
+
 def _not_json(value: Any) -> Any:
     raise UserError(
         f"the configuration holds {value!r}, a {type(value).__name__}: use numbers, strings, lists "
@@ -152,7 +161,7 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""
-        result = json.loads(json.dumps(dataclasses.asdict(self), default=_not_json))
+        result = plain(self)
         del result["model"]["vocab_size"]
         return result
 

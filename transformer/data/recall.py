@@ -30,8 +30,8 @@ def pair(
 ) -> tuple[str, str]:
     """Source and target number `index` of a split, a function of these arguments alone.
 
-    Distances take turns. Leave the blanks out, and still no two pairs are alike, be it in one
-    split or in two. `copy` and `reverse` have the same sources.
+    Distances take turns; one that is named twice has two. Leave the blanks out, and still no two
+    pairs are alike, be it in one split or in two. `copy` and `reverse` have the same sources.
 
     Args:
         task: "copy", "reverse" or "associative".

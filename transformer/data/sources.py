@@ -186,6 +186,7 @@ class Recall:
     item_count: int
     symbols: int
     distances: tuple[int, ...]
+    distance_weights: tuple[int, ...]  # of the training set; () = alike
     train_size: int
     dev_size: int
     test_size: int
@@ -201,21 +202,25 @@ class Recall:
                 f"data.recall.{split}_size is {size:,}; {self.item_count} items of {self.symbols} "
                 f"symbols give {limit:,} pairs a split: take fewer, or more symbols"
             )
+        kind = self._kind(split)
         for index in range(size):
-            yield Pair(*recall.pair(self.task, split, index, **self._kind))
+            yield Pair(*recall.pair(self.task, split, index, **kind))
 
     def fingerprint(self, split: str) -> str:
         # As of casa roja: the file that makes the pairs is their version.
         size, version = getattr(self, f"{split}_size"), file_digest(recall.__file__)
-        return _digest("recall", split, size, self.task, self._kind, version)
+        return _digest("recall", split, size, self.task, self._kind(split), version)
 
     def origins(self, split: str) -> dict[str, str]:
         size, blanks = getattr(self, f"{split}_size"), ", ".join(map(str, self.distances))
         return {"recall": f"{size:,} pairs of {self.task} over {blanks} blanks"}
 
-    @property
-    def _kind(self) -> dict[str, Any]:
-        return {"item_count": self.item_count, "symbols": self.symbols, "distances": self.distances}
+    def _kind(self, split: str) -> dict[str, Any]:
+        turns = self.distances
+        if split == "train" and self.distance_weights:
+            weighted = zip(self.distances, self.distance_weights, strict=True)
+            turns = tuple(d for d, weight in weighted for _ in range(weight))
+        return {"item_count": self.item_count, "symbols": self.symbols, "distances": turns}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from transformer import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 SHADES = " ░▒▓█"  # of a weight from 0 to 1, a quarter each; blank below half a percent
 LABEL_WIDTH = 14  # terminal cells of a label, at most
@@ -100,8 +101,7 @@ def attention_png(
         if number >= len(heads):
             axes.set_axis_off()
             continue
-        image = axes.imshow(heads[number], cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal")
-        _decorate(axes, target_pieces, source_pieces)
+        image = draw(axes, heads[number], target_pieces, source_pieces)
         if len(heads) > 1:
             axes.set_xlabel(f"head {number + 1}", fontsize=9, color="#555555")
         else:
@@ -116,6 +116,20 @@ def attention_png(
     write_figure(path, figure)
 
 
+def draw(
+    axes: "Axes", weights: Weights, target_pieces: Sequence[str], source_pieces: Sequence[str]
+) -> "AxesImage":
+    """One matrix into axes: source on top, target at the left.
+
+    Raises:
+        ValueError: other numbers of labels than rows and columns.
+    """
+    checked = _checked(weights, target_pieces, source_pieces)
+    image = axes.imshow(checked, cmap="Blues", vmin=0.0, vmax=1.0, aspect="equal")
+    _decorate(axes, target_pieces, source_pieces)
+    return image
+
+
 def write_figure(path: Path, figure: "Figure") -> None:
     """A PNG, on disk whole or not at all."""
     with files.whole(path) as file:
@@ -123,7 +137,7 @@ def write_figure(path: Path, figure: "Figure") -> None:
 
 
 def _decorate(axes: "Axes", target_pieces: Sequence[str], source_pieces: Sequence[str]) -> None:
-    """Source on top, target at the left, cells apart by thin white lines."""
+    """Labels, and thin white lines between cells."""
     T, S = len(target_pieces), len(source_pieces)
     axes.set_xticks(range(S), labels=source_pieces)
     if max(map(len, source_pieces), default=0) > 6 or S > 8:

@@ -64,8 +64,8 @@ def _lstm(gates: Gates, _: Array | None, state: State) -> State:
     """
     # All gates by one function: sigmoid(z) = tanh(z / 2) / 2 + 1/2.
     half = jnp.array([0.5, 0.5, 0.5, 1.0])[:, None]
-    half = jnp.broadcast_to(half, gates.shape)
-    (_, c), (enter, forget, leave, new) = state, _each(jnp.tanh(gates * half) * half + (1 - half))
+    (_, c), (*halves, new) = state, _each(jnp.tanh(gates * jnp.broadcast_to(half, gates.shape)))
+    enter, forget, leave = (0.5 * gate + 0.5 for gate in halves)
     c = forget * c + enter * new
     return leave * jnp.tanh(c), c
 

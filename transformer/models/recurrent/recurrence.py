@@ -6,6 +6,7 @@ between them. Here the loop backwards does only what the recurrence needs, no pr
 time, and one large product over all positions then gives the gradient of each weight.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -141,8 +142,10 @@ def _recur(body, specs, reverse, unroll, weights, init, each, flags, constants, 
 
 
 def _forward(body, specs, reverse, unroll, weights, init, each, flags, constants, fixed):
-    def step(carry, at):
-        (x, added), flag = at
+    xs, added = each
+
+    def step(carry, added, at):
+        x, flag = at
         plain, results = multiply(dict(specs), weights, added), {}
 
         def product(name, operand):
@@ -151,20 +154,22 @@ def _forward(body, specs, reverse, unroll, weights, init, each, flags, constants
             return results[name]
 
         after, y = body(product, carry, Step(x, added, flag, constants, fixed))
-        return after, (y, (carry, results))
+        sums = {name: results.pop(name) for name in added}
+        return after, sums, (y, carry, results)
 
-    last, (ys, saved) = jax.lax.scan(step, init, (each, flags), reverse=reverse, unroll=unroll)
-    xs, added = each
-    return (last, ys), (saved, weights, xs, dict.fromkeys(added, ()), flags, constants, fixed)
+    last, sums, (ys, carries, results) = _replace(step, init, added, (xs, flags), reverse, unroll)
+    nothing = dict.fromkeys(added, ())
+    saved = carries, {**results, **sums}
+    return (last, ys), (saved, weights, xs, nothing, flags, constants, fixed)
 
 
 def _backward(body, specs, reverse, unroll, residuals, cotangents):
-    saved, weights, xs, added, flags, constants, fixed = residuals
+    (carries, results), weights, xs, added, flags, constants, fixed = residuals
     dlast, dys = cotangents
     to_operand = {name: _to_operand(spec, weights[name].kernel) for name, spec in specs}
 
-    def step(sums, at):
-        (dcarry, dconstants), (x, flag, (carry, results), dy) = sums, at
+    def step(sums, results, at):
+        (dcarry, dconstants), (x, flag, carry, dy) = sums, at
 
         def function(carry, x, constants, taps):
             operands = {}
@@ -179,12 +184,12 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
         taps = jax.tree.map(jnp.zeros_like, results)
         _, pull, operands = jax.vjp(function, carry, x, constants, taps, has_aux=True)
         dcarry, dx, dmore, dresults = pull((dcarry, dy))
-        return (dcarry, jax.tree.map(jnp.add, dconstants, dmore)), (dx, dresults, operands)
+        return (dcarry, jax.tree.map(jnp.add, dconstants, dmore)), dresults, (dx, operands)
 
     zeros = jax.tree.map(jnp.zeros_like, constants)
-    at = (xs, flags, saved, dys)
-    (dinit, dconstants), (dxs, dresults, operands) = jax.lax.scan(
-        step, (dlast, zeros), at, reverse=not reverse, unroll=unroll
+    at = (xs, flags, carries, dys)
+    (dinit, dconstants), dresults, (dxs, operands) = _replace(
+        step, (dlast, zeros), results, at, not reverse, unroll
     )
     dweights = {}
     for name, spec in specs:
@@ -198,6 +203,40 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
         dweights[name] = Weight(dkernel.astype(kernel.dtype), bias)
     deach = dxs, {name: dresults[name] for name in added}
     return dweights, dinit, deach, None, dconstants, None
+
+
+def _replace(step, init, arrays, at, reverse, unroll):
+    """`jax.lax.scan` of a step (carry, slices, at) -> (carry, slices, y) that replaces slices.
+
+    A slice is read one turn early, after the one before it is written. In the other order XLA
+    copies whole arrays at every position wherever a fusion may still be reading.
+    """
+    if unroll > 1:  # a turn reads after it has written, and writes again: new arrays cost less
+
+        def turns(carry, at):
+            carry, slices, y = step(carry, *at)
+            return carry, (slices, y)
+
+        scan = functools.partial(jax.lax.scan, reverse=reverse, unroll=unroll)
+        carry, (arrays, ys) = scan(turns, init, (arrays, at))
+        return carry, arrays, ys
+
+    T, options = len(jax.tree.leaves((arrays, at))[0]), {"axis": 0, "allow_negative_indices": False}
+
+    def read(t):  # outside of them: at the nearest end
+        index = jax.lax.dynamic_index_in_dim
+        return lambda x: index(x, t, keepdims=False, **options)
+
+    def turn(sums, at):
+        (carry, arrays, slices), (t, at) = sums, at
+        carry, slices, y = step(carry, slices, at)
+        update = jax.lax.dynamic_update_index_in_dim
+        arrays = jax.tree.map(lambda x, one: update(x, one, t, **options), arrays, slices)
+        return (carry, arrays, jax.tree.map(read(t - 1 if reverse else t + 1), arrays)), y
+
+    sums = init, arrays, jax.tree.map(read(T - 1 if reverse else 0), arrays)
+    (carry, arrays, _), ys = jax.lax.scan(turn, sums, (jnp.arange(T), at), reverse=reverse)
+    return carry, arrays, ys
 
 
 _recur = jax.custom_vjp(_recur, nondiff_argnums=(0, 1, 2, 3))
