@@ -18,19 +18,18 @@ import pytest
 from flax import linen as nn
 
 from experiments import base, table3
+from tests.processes import EXPERIMENTS
 from transformer.config import Config
 from transformer.experiment_files import load_config
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout
 
-EXPERIMENTS = Path(base.__file__).parent
+FOLDER = Path(base.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "experiments"
 
 
 def every_experiment() -> Iterator[str]:
-    for path in sorted(EXPERIMENTS.glob("*.py")):
-        if path.stem != "__init__":
-            yield path.stem
+    yield from sorted(path.stem for path in EXPERIMENTS)
     yield from (f"table3:{row}" for row in table3.ROWS if row != "base")
 
 
@@ -83,7 +82,7 @@ def text(name: str) -> str:
 @functools.cache
 def resolved(name: str) -> tuple[dict[str, str], dict[str, str]]:
     experiment, _, row = name.partition(":")
-    config = load_config(f"{EXPERIMENTS / experiment}.py:{row}", [])
+    config = load_config(f"{FOLDER / experiment}.py:{row}", [])
     return keys(config), tree(config)
 
 

@@ -55,6 +55,18 @@ def test_the_array_covers_every_pair() -> None:
     assert len(ROWS) <= 42  # no fewer than 8 x 5 can do
 
 
+@pytest.mark.parametrize("row", ROWS[:6], ids=lambda row: row["feed_forward"])
+def test_flops_are_two_for_each_weight_and_token(row: dict) -> None:
+    """And 2 · length · H · (K + U) for each attention's two products."""
+    c = config(**row)
+    tree = jax.tree_util.tree_leaves_with_path(drawn(c, testing.random_batch(**SIZES)))
+    matrices = ("query", "key", "value", "output", "up", "gate", "down")
+    weights = sum(leaf.size for path, leaf in tree if path[-1].key in matrices)
+    products = (c.encoder_layers + 2 * c.decoder_layers) * 10 * c.heads * (c.d_k + c.d_v)
+    expected = 2 * (weights + products + c.d_model * c.vocab_size)
+    assert type(build_model(c)).flops_per_token(c, 10) == expected
+
+
 def each_row() -> Iterator:
     for number, row in enumerate(ROWS):
         marks = () if number < QUICK else pytest.mark.slow

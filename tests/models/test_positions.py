@@ -13,9 +13,11 @@ from tests.models.options import SIZES, config, drawn
 from transformer import testing
 from transformer.batch import Batch
 from transformer.config.model import SCHEMES
+from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.models.positions import Rotation, angles, sinusoidal, sinusoidal_halves
 from transformer.models.relative import alibi_slopes, t5_bucket
+from transformer.sharding import Layout
 from transformer.testing import assert_equals_reference
 
 RELATIVE = ("rotary", "t5", "shaw", "alibi", "none")  # than absolute
@@ -145,3 +147,28 @@ def test_schemes_do_not_depend_on_the_mesh(
     alone = dataclasses.replace(c.attention, backend="reference")
     expected = run(testing.layout(), dataclasses.replace(c, attention=alone))
     assert_equals_reference(run(testing.layout(**axes), c), expected, 2e-5)
+
+
+def test_one_key_value_head_where_heads_are_split() -> None:
+    """Each device holds it whole, if the rules say so; else its size is refused."""
+    c = config(scheme="shaw", kv_heads=1, vocab_size=32, d_ff=16)
+    batch = testing.random_batch(vocab_size=31, rows=4)
+    params, axes = drawn(c, batch), {"data": 2, "fsdp": 1, "tensor": 4, "sequence": 1}
+
+    def decoded(layout: Any) -> Any:
+        def run(params: Any, batch: Batch) -> Any:
+            apply: Any = lambda *args, method: build_model(c).apply(  # noqa: E731
+                {"params": params}, *args, method=method
+            )
+            memory = apply(batch.source, method="encode")
+            cache = apply(memory, 3, 2, method="init_cache")
+            _, cache = apply(batch.target.ids[:, :2], cache, method="step")
+            out, _ = apply(batch.target.ids[:, 2:4], cache, method="step")
+            return apply(batch.target, memory, method="decode"), out
+
+        return layout.jit(run)(params, layout.place(jax.tree.map(np.asarray, batch)))
+
+    whole = [(name, () if name == "kv_heads" else to) for name, to in testing.RULES]
+    assert_equals_reference(decoded(Layout(axes, whole)), decoded(testing.layout()), 2e-5)
+    with pytest.raises(UserError, match="axis 'kv_heads' has size 1, which the mesh axes tensor"):
+        decoded(Layout(axes, testing.RULES))

@@ -29,8 +29,8 @@ class Alibi:
 def alibi_slopes(heads: int) -> list[float]:
     """2^(-8/H), 2^(-16/H) ... where H is a power of two.
 
-    Elsewhere those of the next lower power, then every other one of the next higher (Press et al.
-    2022, note 3 points to the authors' code).
+    Elsewhere those of the next lower power, then every other one of the next higher, as the
+    authors' code has it.
     """
     lower = 2 ** math.floor(math.log2(heads))
     slopes = [2.0 ** (-8.0 * (h + 1) / lower) for h in range(lower)]

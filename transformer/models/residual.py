@@ -110,7 +110,7 @@ def through(
 def unless_dropped(
     layer: nn.Module, rate: float, before: Float[Array, "B T D"], after: Float[Array, "B T D"]
 ) -> Float[Array, "B T D"]:
-    """A layer's output, or its input where the whole layer is dropped (Fan et al. 2020, §3.2).
+    """A layer's output, or its input where the whole layer is dropped (Fan et al. 2020).
 
     One draw a layer and call, where a call brings a dropout key; nothing is scaled.
     """
