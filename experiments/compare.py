@@ -79,7 +79,7 @@ def smoke(config: Any) -> None:
                 shrink(group[name])
             else:
                 del group[name]
-    config.speed.lengths = (4, 16)
+    config.speed.lengths = (16, 32)
     config.speed.tokens = 64
     config.speed.rows = 2
     config.speed.rounds = 2

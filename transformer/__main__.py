@@ -214,9 +214,8 @@ def table3(options: argparse.Namespace) -> Exit:
 
     rows = {}
     for name, (config, row) in table.items():
-        differs = ", ".join(f"{key} {value}" for key, value in row.changes.items())
         paper = row.published
-        printed = reports.Printed(paper.perplexity, paper.bleu, paper.millions, differs)
+        printed = reports.Printed(paper.perplexity, paper.bleu, paper.millions)
         rows[name] = reports.RowOfTable(config, printed)
     return reports.table3(rows, range(options.seeds), options.workdir)
 
@@ -352,7 +351,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config", required=True, metavar="FILE:all", help="experiments/table3.py:all"
     )
     sub.add_argument(
-        "--scale", default="", help="a variant behind every row: tiny, smoke (default: the paper's)"
+        "--scale",
+        default="",
+        help="a variant behind each row, such as tiny (default: the paper's)",
     )
     sub.add_argument("--seeds", type=_positive, default=2, help="of each row (default: 2)")
     sub.add_argument(

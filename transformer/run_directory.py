@@ -147,10 +147,11 @@ def held(workdir: Path) -> Iterator[None]:
 
 def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
     theirs = read_config(workdir)
-    differ = [key for key in _differences(mine, theirs) if not _may_change(key)]
+    differ = [key for key in differences(mine, theirs) if not _may_change(key)]
     if differ:
         shown = "; ".join(
-            f"{key} is {_get(mine, key)!r} here, {_get(theirs, key)!r} there" for key in differ[:4]
+            f"{key} is {value_at(mine, key)!r} here, {value_at(theirs, key)!r} there"
+            for key in differ[:4]
         )
         raise UserError(
             f"{workdir} holds a run of another configuration ({shown}"
@@ -190,12 +191,13 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
         )
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
+def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
+    """The keys, joined by dots, in which two nested mappings differ."""
     found = []
     for key in sorted({*a, *b}):
         x, y = a.get(key), b.get(key)
         if isinstance(x, dict) and isinstance(y, dict):
-            found += _differences(x, y, f"{path}{key}.")
+            found += differences(x, y, f"{path}{key}.")
         elif x != y:
             found.append(path + key)
     return found
@@ -206,7 +208,8 @@ def _may_change(key: str) -> bool:
     return any(fnmatch.fnmatchcase(key, name) for both in names for name in both)
 
 
-def _get(tree: dict[str, Any], key: str) -> Any:
+def value_at(tree: dict[str, Any], key: str) -> Any:
+    """What stands in nested mappings at keys joined by dots; None where nothing does."""
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None  # pyright: ignore
     return tree

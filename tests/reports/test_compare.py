@@ -28,6 +28,10 @@ from transformer.reports.runs import Run
 pytestmark = pytest.mark.optax
 
 
+FEW = {"data": {"recall": {"test_size": 2}}}
+COPY = {name: FEW for name in ("transformer", "lstm_none", "lstm_luong")}
+
+
 @pytest.fixture(scope="module")
 def smoke() -> ComparisonConfig:
     return from_dict(experiment.get_config("smoke").to_dict(), ComparisonConfig)
@@ -35,7 +39,10 @@ def smoke() -> ComparisonConfig:
 
 def matched(config: ComparisonConfig, budget: str, **changes: Any) -> dict[str, Config]:
     options: dict[str, Any] = {"length": 12, "minutes": 1.0, "speeds": {}} | changes
-    return budgets.matched(config.translation, "transformer", budget, **options)
+    group = config.translation
+    if budget == "parameters":
+        group = budgets.with_equal_parameters(group, "transformer")
+    return budgets.with_equal_updates(group, "transformer", budget, **options)
 
 
 def test_every_variant_resolves_and_comes_back(smoke: ComparisonConfig) -> None:
@@ -55,14 +62,15 @@ def test_every_variant_resolves_and_comes_back(smoke: ComparisonConfig) -> None:
         ({"reference": "rnn"}, r"translation has no experiment 'rnn', which `reference` names"),
         ({"length_bins": (5, 5)}, r"length_bins is \(5, 5\); .* ascending"),
         ({"sedes": (1, 2)}, r"unknown key config.sedes: did you mean config.seeds"),
-        ({"speed": {"lengths": (5,)}}, r"speed.lengths is \(5,\); .* a divisor of speed.tokens"),
+        ({"speed": {"lengths": (16,)}}, r"speed.lengths is \(16,\); it needs two or more from 16"),
+        ({"recall": {"copy": COPY}}, r"recall.copy: data.recall.dev_size and test_size must have"),
         (
             {"translation": {"lstm_none": {"data": {"max_length": 32}}}},
             r"translation.lstm_none.data differs from translation.transformer.data",
         ),
         (
             {"recall": {"copy": {"lstm_none": {"model": {"heads": 0}}}}},
-            r"model.heads is 0; it must be above 0",
+            r"config.recall.copy.lstm_none: model.heads is 0; it must be above 0",
         ),
     ],
 )
@@ -199,9 +207,7 @@ def made_up(smoke: ComparisonConfig, folder: Path, scores: dict[str, tuple[str, 
     ]
     rows = {
         name: {
-            "train_seconds": 2.0 if name == "transformer" else 1.0,
-            "state_bytes": 10,
-            "memory_bytes": 0,
+            "train_rounds": [2.0, 2.2] if name == "transformer" else [1.0, 1.0],
         }
         for name in scores
     }
@@ -212,6 +218,7 @@ def made_up(smoke: ComparisonConfig, folder: Path, scores: dict[str, tuple[str, 
                 "lengths": [3, 3, 9, 9],
                 "correct": correct,
                 "exact_match": 100.0 * correct.count("1") / 4,
+                "parameters": 1_000,
             }
             for correct in both
         ]
@@ -239,7 +246,6 @@ def test_findings_say_which_way_it_fell(smoke: ComparisonConfig, tmp_path: Path)
     assert said["One parallel pass trains faster than a step for each position"].verdict == (
         "contradicted"
     )
-    assert said["A recurrent network decodes with constant state"].verdict == "borne out"
     scores["lstm_luong"] = ("1111", "0000")
     said = {f.claim: f for f in findings(made_up(smoke, tmp_path, scores))}
     assert said["Attention helps a recurrent translator"].verdict == "undecided"

@@ -83,15 +83,15 @@ def test_the_report_says_how_far_and_what_differs(tmp_path: Path) -> None:
             runs[-1].path.write_text(json.dumps(result(runs[-1], value, 10.0 + seed)))
     rows = {name: experiment.ROWS[name] for name in entropies}
     printed = {
-        name: Printed(row.published.perplexity, row.published.bleu, row.published.millions, name)
+        name: Printed(row.published.perplexity, row.published.bleu, row.published.millions)
         for name, row in rows.items()
     }
     markdown, page, content = write_report(printed, runs, tmp_path)
     text = markdown.read_text()
     assert "1,000,000 target tokens are 4.0e-04 of the paper's" in text
-    assert "still fell from 5.000 to 4.500 nats" in text
+    assert "went from 5.000 to 4.500 nats" in text
     assert "Of 3 rows, 2 differ from base by more than chance (A1, E); 1 of these" in text
-    assert "not so E" in text  # whose perplexity is base's in the paper
+    assert "against it" not in text  # E's perplexity is base's in the paper
     line = next(line for line in text.splitlines() if line.startswith("| A1"))
     assert "**+0.500 [" in line and "+0.073" in line and "5.29" in line and "24.9" in line
     assert "**" not in next(line for line in text.splitlines() if line.startswith("| B1"))

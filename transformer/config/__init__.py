@@ -7,7 +7,13 @@ a section's `__post_init__` finds wrong.
 """
 
 from transformer.config.comparison import ComparisonConfig, ReachConfig, SpeedConfig
-from transformer.config.data import DataConfig, LeaveOutConfig, PartConfig, TokenizerConfig
+from transformer.config.data import (
+    DataConfig,
+    LeaveOutConfig,
+    PartConfig,
+    RecallConfig,
+    TokenizerConfig,
+)
 from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.config.parse import from_dict
 from transformer.config.resolved import (
@@ -42,6 +48,7 @@ __all__ = [
     "PartConfig",
     "PositionsConfig",
     "ReachConfig",
+    "RecallConfig",
     "RecurrentConfig",
     "ShardingConfig",
     "SpeedConfig",

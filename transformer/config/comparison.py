@@ -22,12 +22,12 @@ class SpeedConfig:
     def __post_init__(self) -> None:
         positive("speed", self, "tokens", "rows", "rounds", "longest")
         require(
-            bool(self.lengths)
+            len(self.lengths) > 1
             and all(a < b for a, b in itertools.pairwise(self.lengths))
-            and self.lengths[0] > 0
-            and self.tokens % self.lengths[-1] == 0,
-            f"speed.lengths is {self.lengths}; it needs one or more, ascending, the last a divisor "
-            f"of speed.tokens = {self.tokens}",
+            and self.lengths[0] >= 16
+            and self.lengths[-1] <= self.tokens,
+            f"speed.lengths is {self.lengths}; it needs two or more from 16 to speed.tokens = "
+            f"{self.tokens}, ascending",
         )
 
 
@@ -72,8 +72,18 @@ class ComparisonConfig:
         for where, group in groups.items():
             _alike(where, group, self.reference)
         for task, group in self.recall.items():
-            source = group[self.reference].data.source
-            require(source == "recall", f"recall.{task}: data.source is {source!r}; take 'recall'")
+            data = group[self.reference].data
+            require(
+                data.source == "recall",
+                f"recall.{task}: data.source is {data.source!r}; take 'recall'",
+            )
+            distances = data.recall.distances
+            require(
+                min(data.recall.dev_size, data.recall.test_size) >= len(distances)
+                and min(distances) > 0,
+                f"recall.{task}: data.recall.dev_size and test_size must have a sentence of each "
+                f"of the distances {distances}, and these must be above 0",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""

@@ -42,8 +42,8 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     for key in kinds:
         if key not in tree and key not in optional:
             raise UserError(
-                f"config.{path}{key} is missing: start from experiments/"
-                f"{'compare' if kind is ComparisonConfig else 'base'}.py, which has them all"
+                f"config.{path}{key} is missing: start from experiments/base.py, which has them "
+                "all (experiments/compare.py: those of a comparison)"
             )
     return kind(**{k: _convert(kinds[k], tree[k], path + k) for k in kinds if k in tree})
 
@@ -59,7 +59,12 @@ def _with_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, path + ".")
+        try:
+            return _build(typing.cast(type, kind), value, path + ".")
+        except UserError as error:
+            if kind is not Config or path in str(error):
+                raise
+            raise UserError(f"config.{path}: {error}") from error  # which experiment's it is
     origin = typing.get_origin(kind)
     if origin is tuple:
         if not isinstance(value, list | tuple):

@@ -80,17 +80,29 @@ def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): bring it back, or delete it") from None
-    differ = [k for k in config if k not in may_change and config[k] != theirs.get(k)]
-    if differ:
+    differ = [
+        key
+        for key in run_directory.differences(config, theirs)
+        if key.partition(".")[0] not in may_change
+    ]
+    if differ and any(workdir.glob("results/*")):  # before the first there is nothing to lose
+        more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
         raise UserError(
-            f"{workdir} holds another report, whose {', '.join(differ)} differ: take another "
-            "--workdir"
+            f"{workdir} holds another report, whose {', '.join(differ[:4])}{more} differ: take "
+            "another --workdir"
         )
 
 
 def carry_out_all(runs: Sequence[Run], split: str, more: More | None = None) -> Exit:
-    """Each run that has no result yet; see `runs.carry_out`."""
+    """Each run that has no result yet; see `runs.carry_out`.
+
+    Raises:
+        UserError: a corpus lacks the split, or a run cannot be trained.
+    """
     left = [run for run in runs if run.result() is None]
+    for run in left:
+        if not run.experiment.corpus.has(split):
+            raise UserError(f"{run.task}: {run.name} has no {split} set to be scored on: give one")
     began = time.monotonic()
     for done, run in enumerate(left):
         seconds = (time.monotonic() - began) / max(done, 1) * (len(left) - done)

@@ -31,6 +31,10 @@ class Run:
     folder: Path  # the report's
 
     @property
+    def experiment(self) -> Experiment:
+        return Experiment(dataclasses.replace(self.config, seed=self.seed), self.workdir)
+
+    @property
     def workdir(self) -> Path:
         return self.folder / "runs" / self.task / self.name / f"seed-{self.seed}"
 
@@ -58,12 +62,10 @@ def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
     Returns:
         Exit.PREEMPTED where a signal stopped the training; all of it is saved.
     """
-    experiment = Experiment(dataclasses.replace(run.config, seed=run.seed), run.workdir)
-    code = train(experiment)
+    code = train(run.experiment)
     if code == Exit.DONE:
         found = _read_off(run.workdir, split, more)
         files.write_json(run.path, {"config": run.config.digest(), **found})
-    del experiment
     jax.clear_caches()  # a run's programs are nobody else's: they stay on disk
     gc.collect()
     return code
@@ -74,7 +76,7 @@ def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
     params, which = trained_parameters(experiment)
     found = evaluation.evaluate(experiment, params, split)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in lines if line["kind"] == "train"][-1]
+    steps = lines[-1]["step"]
     curve = [(line["step"], line["nll"]) for line in lines if line["kind"] == "eval"]
     return {
         "parameters_of": which,

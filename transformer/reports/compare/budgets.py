@@ -20,7 +20,16 @@ MULTIPLE = 8  # widths are multiples of this
 Change = Callable[[Config], Config]
 
 
-def matched(
+def with_equal_parameters(group: Mapping[str, Config], reference: str) -> dict[str, Config]:
+    """A group of experiments, each as near as its widths allow to the reference's parameters."""
+    total = count(group[reference])
+    return {
+        name: config if name == reference else with_parameters(config, total)
+        for name, config in group.items()
+    }
+
+
+def with_equal_updates(
     group: Mapping[str, Config],
     reference: str,
     budget: str,
@@ -29,12 +38,12 @@ def matched(
     minutes: float,
     speeds: Mapping[str, float],
 ) -> dict[str, Config]:
-    """A group of experiments, each changed to keep to the reference's budget.
+    """A group of experiments, each with the updates that keep to the reference's budget.
 
     Args:
         group: by name.
         reference: the one that says how much there is to spend.
-        budget: parameters, flops, minutes or tokens.
+        budget: flops or minutes; parameters and tokens are the same batches.
         length: tokens of the sentences whose FLOPs are counted.
         minutes: of training; read by "minutes" alone.
         speeds: training tokens a second of each, likewise.
@@ -50,8 +59,6 @@ def matched(
             changed = with_steps(config, round(tokens / config.data.tokens_per_batch))
             training = dataclasses.replace(changed.training, minutes=minutes)
             return dataclasses.replace(changed, training=training)
-        if budget == "parameters" and name != reference:
-            config = with_parameters(config, count(group[reference]))
         return with_steps(config, steps)
 
     return {name: change(name, config) for name, config in group.items()}

@@ -2,13 +2,16 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from transformer import files, runtime
 from transformer.config import ComparisonConfig, Config
+from transformer.errors import UserError
 from transformer.reports import folder
 from transformer.reports.compare import budgets, speed
 from transformer.reports.compare.measured import measured
@@ -31,11 +34,25 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
     Raises:
         UserError: the directory holds something else, or an experiment cannot be trained.
     """
+    if config.budget == "minutes" and jax.device_count() > 1:
+        raise UserError(
+            f"budget is 'minutes' but there are {jax.device_count()} devices: speed is measured on "
+            "one, so show one (JAX_NUM_CPU_DEVICES=1, CUDA_VISIBLE_DEVICES=0), or take another"
+        )
     with folder.claim(workdir, FILE, config.as_dict(), MAY_CHANGE):
-        speeds = _speeds(config, workdir)
+        # Widths that the budget changes, before speed is measured; updates, after it.
+        groups = {"translation": config.translation}
+        groups |= {f"recall.{task}": group for task, group in config.recall.items()}
+        if config.budget == "parameters":
+            groups = {
+                task: budgets.with_equal_parameters(group, config.reference)
+                for task, group in groups.items()
+            }
+        speeds = _speeds(config, groups["translation"], workdir)
+        groups = {task: _matched(config, task, group, speeds) for task, group in groups.items()}
         runs = [
             Run(task, name, seed, experiment, workdir)
-            for task, group in _groups(config, speeds)
+            for task, group in groups.items()
             for seed in config.seeds
             for name, experiment in group.items()
         ]
@@ -46,7 +63,9 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
     return code
 
 
-def _speeds(config: ComparisonConfig, workdir: Path) -> dict[int, dict[str, dict[str, Any]]]:
+def _speeds(
+    config: ComparisonConfig, group: Mapping[str, Config], workdir: Path
+) -> dict[int, dict[str, dict[str, Any]]]:
     """Of each length and experiment, measured where it has not been."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     slow: set[str] = set()
@@ -54,7 +73,7 @@ def _speeds(config: ComparisonConfig, workdir: Path) -> dict[int, dict[str, dict
         path = workdir / "results" / f"speed.{length}.json"
         if not path.exists():
             log.info("measuring speed at %d tokens a sentence", length)
-            rows = speed.measure(config.translation, length, config.speed, slow)
+            rows = speed.measure(group, length, config.speed, slow)
             files.write_json(path, {"machine": runtime.describe(), "rows": rows})
         found[length] = json.loads(path.read_text(encoding="utf-8"))["rows"]
         for name, row in found[length].items():
@@ -63,20 +82,26 @@ def _speeds(config: ComparisonConfig, workdir: Path) -> dict[int, dict[str, dict
     return found
 
 
-def _groups(
-    config: ComparisonConfig, speeds: dict[int, dict[str, dict[str, Any]]]
-) -> Iterator[tuple[str, dict[str, Config]]]:
-    """The experiments of each task, under their budgets."""
-    nearest = min(speeds, key=lambda length: abs(length - config.sentence_length))
-    options = {
-        "length": config.sentence_length,
-        "minutes": config.minutes,
-        "speeds": {name: row["train_tokens"] for name, row in speeds[nearest].items()},
-    }
-    yield (
-        "translation",
-        budgets.matched(config.translation, config.reference, config.budget, **options),
+def _matched(
+    config: ComparisonConfig,
+    task: str,
+    group: Mapping[str, Config],
+    speeds: Mapping[int, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Config]:
+    """Updates under the budget; of recall, whose sentences are long and short, as many for all."""
+    budget = config.budget if task == "translation" else "tokens"
+    trained = [n for n, rows in speeds.items() if all(r["train_tokens"] for r in rows.values())]
+    if budget == "minutes" and not trained:
+        raise UserError(
+            "budget is 'minutes' but no length was measured for all: raise speed.longest, or take "
+            "another budget"
+        )
+    nearest = min(trained or speeds, key=lambda length: abs(length - config.sentence_length))
+    return budgets.with_equal_updates(
+        group,
+        config.reference,
+        budget,
+        length=config.sentence_length,
+        minutes=config.minutes,
+        speeds={name: row["train_tokens"] for name, row in speeds[nearest].items()},
     )
-    for task, group in config.recall.items():
-        # Distances are long: what a sentence costs is another matter, so batches are equal here.
-        yield f"recall.{task}", budgets.matched(group, config.reference, "tokens", **options)

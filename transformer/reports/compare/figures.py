@@ -7,6 +7,7 @@ import numpy as np
 
 from transformer.inspection import WordMap
 from transformer.inspection.figures import draw
+from transformer.reports.compare.reach import SMALLEST
 from transformer.reports.compare.results import Results, exact_match_where
 from transformer.reports.statistics import Estimate
 
@@ -77,7 +78,8 @@ def by_distance(results: Results, task: str) -> "Figure":
         _band(panels[0], distances, estimates, colour, name)
         for axes, when in zip(panels[1:], ("untrained", "trained"), strict=True):
             norms = np.array([result["reach"][when] for result in results.of(task, name)])
-            middle = np.exp(np.log(np.maximum(norms, 1e-45)).mean(axis=0))
+            middle = np.exp(np.log(np.maximum(norms, SMALLEST)).mean(axis=0))
+            middle[(norms == 0.0).any(axis=0)] = np.nan  # too small to be seen
             axes.plot(np.arange(1, len(middle)), middle[1:], color=colour, label=name)
     panels[0].set(xscale="log", ylim=(-3, 103), title="exact match, %", xlabel="blanks")
     panels[0].set_xticks(distances, labels=[str(d) for d in distances])

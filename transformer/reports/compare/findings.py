@@ -1,9 +1,10 @@
 """What the field says of these families, and what was measured of it here."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 
+from transformer.reports.compare.reach import faded
 from transformer.reports.compare.results import (
     Results,
     Value,
@@ -12,7 +13,7 @@ from transformer.reports.compare.results import (
     exact_match,
     exact_match_where,
 )
-from transformer.reports.statistics import Estimate, difference
+from transformer.reports.statistics import Estimate
 
 VERDICTS = {1: "borne out", 0: "undecided", -1: "contradicted"}
 
@@ -53,16 +54,13 @@ def _quality(results: Results) -> Iterator[Finding]:
             "points",
         )
         if len(ranges) > 1:
-            gains = []
-            for low, high in (ranges[-1], ranges[0]):
-                value = exact_match_where("lengths", low, high)
-                ours, theirs = (results.values(task, n, value) for n in (name, plain))
-                gains.append([a - b for a, b in zip(ours, theirs, strict=True)])
+            short, long = (exact_match_where("lengths", *ends) for ends in (ranges[0], ranges[-1]))
+            value = lambda result, long=long, short=short: long(result) - short(result)  # noqa: E731
             yield _judged(
                 "It helps more, the longer the sentence",
                 "Bahdanau et al. 2015, Fig. 2",
                 f"what {name} gains over {plain} in the longest sentences, less in the shortest",
-                difference(*gains),
+                results.difference(task, name, plain, value),
                 "points",
             )
     for name in results.names(task):
@@ -92,90 +90,68 @@ def _gates(
             yield _judged(
                 f"A network with gates {does} better than one without",
                 source,
-                f"{name} less {plain}, {what}",
+                f"{name} ({_size(results, task, name)}) less {plain} "
+                f"({_size(results, task, plain)}), {what}",
                 results.difference(task, name, plain, value),
                 "points",
             )
 
 
+def _size(results: Results, task: str, name: str) -> str:
+    return f"{results.of(task, name)[0]['parameters'] / 1e6:.2f} M"
+
+
 def _speed(results: Results) -> Iterator[Finding]:
-    reference, lengths = results.config.reference, list(results.speeds)
+    """At the shortest and the longest sentences for which both were measured, round by round."""
+    reference = results.config.reference
     for name in results.names("translation"):
         if results.experiment("translation", name).model.family == "transformer":
             continue
-        trained = [n for n in lengths if results.speeds[n][name]["train_seconds"]]
         ratios = {
-            n: results.speeds[n][name]["train_seconds"]
-            / results.speeds[n][reference]["train_seconds"]
-            for n in (trained[0], trained[-1])
-            if results.speeds[n][reference]["train_seconds"]
+            length: [a / b for a, b in zip(*both, strict=True)]
+            for length, rows in results.speeds.items()
+            if all(both := [rows[who]["train_rounds"] for who in (name, reference)])
         }
-        shown = ", ".join(f"{ratio:.2f} at {n} tokens" for n, ratio in ratios.items())
-        longest = list(ratios.values())[-1]
-        yield Finding(
-            "One parallel pass trains faster than a step for each position",
-            "AIAYN, §4",
-            f"time of a step, {name} over {reference}: {shown}",
-            VERDICTS[1 if longest > 1.0 else -1],
-        )
-        grown = [_grown(results, who, "state_bytes") for who in (name, reference)]
-        yield Finding(
-            "A recurrent network decodes with constant state",
-            "AIAYN, §1",
-            f"state of a hypothesis at {lengths[-1]} tokens, times that at {lengths[0]}: "
-            f"{name} {grown[0]:.1f}, {reference} {grown[1]:.1f}; what is kept of the source: "
-            f"{name} {_grown(results, name, 'memory_bytes'):.1f}",
-            VERDICTS[1 if grown[0] <= 1.0 else -1],
-        )
-
-
-def _grown(results: Results, name: str, key: str) -> float:
-    first, *_, last = results.speeds.values()
-    return last[name][key] / max(first[name][key], 1)
+        for length in dict.fromkeys((min(ratios), max(ratios))):
+            low, middle, high = min(ratios[length]), median(ratios[length]), max(ratios[length])
+            yield Finding(
+                "One parallel pass trains faster than a step for each position",
+                "AIAYN, §4",
+                f"{length} tokens: time of a step, {name} over {reference}: {middle:.2f}, rounds "
+                f"{low:.2f} to {high:.2f}",
+                VERDICTS[(low > 1.0) - (high < 1.0)],
+            )
 
 
 def _recall(results: Results, task: str, short: str) -> Iterator[Finding]:
-    distances = results.experiment(task, results.config.reference).data.recall.distances
-    near, far = min(distances), max(distances)
+    data = results.experiment(task, results.config.reference).data.recall
+    near, far = min(data.distances), max(data.distances)
     at_far, at_near = (exact_match_where("distances", d, d) for d in (far, near))
-    for name in results.names(task):
-        if not attends(results.experiment(task, name)):
-            lost = difference(
-                results.values(task, name, at_near), results.values(task, name, at_far)
-            )
-            yield _judged(
-                "A state that is handed on forgets over distance",
-                "Bengio et al. 1994, Hochreiter 1998",
-                f"{short}: {name} over {near} blanks less over {far}, exact match",
-                lost,
-                "points",
-            )
-    for name, plain in results.pairs(task):
+    plain = [n for n in results.names(task) if not attends(results.experiment(task, n))]
+    for name in plain:
+        yield _judged(
+            "A state that is handed on forgets over distance",
+            "Bengio et al. 1994, Hochreiter 1998",
+            f"{short}: {name} over {near} blanks less over {far}, exact match",
+            results.mean(task, name, lambda result: at_near(result) - at_far(result)),
+            "points",
+        )
+    for name, without in results.pairs(task):
         yield _judged(
             "Attention remembers where a state forgets",
             "Bahdanau et al. 2015, §1",
-            f"{short} over {far} blanks: {name} less {plain}, exact match",
-            results.difference(task, name, plain, at_far),
+            f"{short} over {far} blanks: {name} less {without}, exact match",
+            results.difference(task, name, without, at_far),
             "points",
         )
     what = f"{short} over {far} blanks, exact match"
     source = "Hochreiter and Schmidhuber 1997"
     yield from _gates(results, task, at_far, "remembers", source, what)
-    for when in ("untrained", "trained"):
-        for name in results.names(task):
-            if not attends(results.experiment(task, name)):
-                value = lambda result, when=when: fading(result["reach"][when], far)  # noqa: E731
-                yield _judged(
-                    "Gradients through a recurrent state vanish with distance",
-                    "Bengio et al. 1994",
-                    f"{short}, {name}, {when}: orders of magnitude between the norm at k = 1 and "
-                    f"at k = {far}",
-                    results.mean(task, name, value),
-                    "",
-                )
-
-
-def fading(norms: list[float], far: int) -> float:
-    """Orders of magnitude that gradients lose from k = 1 to k = `far`."""
-    tiny = 1e-45  # the smallest float32
-    return math.log10(max(norms[1], tiny)) - math.log10(max(norms[far], tiny))
+    for name in plain:
+        yield _judged(
+            "Gradients through an untrained recurrent state vanish with distance",
+            "Bengio et al. 1994",
+            f"{short}, {name}: orders of magnitude from the last blank to items {far} blanks away",
+            results.mean(task, name, lambda result: faded(result["reach"]["untrained"], data)),
+            "",
+        )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from transformer.config import ReachConfig
+from transformer.data import recall
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
 from transformer.models import parameters
@@ -24,7 +25,7 @@ def measured(
     if experiment.config.data.source == "recall":
         source, seed = recall_sources(experiment, config.sentences), experiment.config.seed
         untrained = parameters.create(experiment.model, experiment.layout, seed)
-        result["distances"] = [source.split().count(".") for source in found.sources]
+        result["distances"] = [recall.distance(source) for source in found.sources]
         result["reach"] = {
             name: reach(experiment, these, source, probes=config.probes, seed=seed).tolist()
             for name, these in (("trained", params), ("untrained", untrained))

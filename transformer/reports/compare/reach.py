@@ -5,6 +5,8 @@ the whole source has been read; k = 0 is the source's last token. Inputs are the
 which both norms and their comparison between families make sense.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,21 +16,23 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from transformer.batch import Source, Target
-from transformer.data import BOS, EOS
+from transformer.config import RecallConfig
+from transformer.data import BOS, EOS, recall
 from transformer.experiment import Experiment
 from transformer.models.layers import Embedding
+
+# Gradients are pulled back from logits' cotangents of this size: float32 then holds norms down to
+# SMALLEST, below which they count as 0.
+SCALE = 1e30
+SMALLEST = 1e-67
 
 
 def recall_sources(experiment: Experiment, count: int) -> Source:
     """Development sentences over the longest distance, which all have the same length."""
     longest = max(experiment.config.data.recall.distances)
-    ids = [
-        [*sentence, EOS]
-        for sentence in experiment.tokenizer.encode(
-            [p.source for p in experiment.corpus.pairs("dev") if p.source.count(".") == longest]
-        )
-    ]
-    ids = np.asarray(ids[:count], np.int32)
+    texts = [pair.source for pair in experiment.corpus.pairs("dev")]
+    far = [text for text in texts if recall.distance(text) == longest][:count]
+    ids = np.asarray([[*ids, EOS] for ids in experiment.tokenizer.encode(far)], np.int32)
     positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
     return Source(ids, positions, np.ones_like(ids))
 
@@ -39,7 +43,7 @@ def reach(
     """‖∂ logits_t / ∂ input_(t-k)‖ (Frobenius) for k = 0, 1 ... S - 1: root mean square over rows.
 
     Estimated from random projections v of the logits: E ‖Jᵀv‖² = ‖J‖² for v ~ N(0, I)
-    (Hutchinson 1989).
+    (Hutchinson 1989). Below `SMALLEST` they are 0.
 
     Args:
         experiment: whose model is looked at.
@@ -54,7 +58,7 @@ def reach(
     ones = np.ones((rows, 1), np.int32)
     target = Target(first + BOS, first, ones, first, ones.astype(np.float32))
 
-    def squares(params: Any, source: Source, target: Target) -> Float[Array, "B S"]:
+    def norms(params: Any, source: Source, target: Target) -> Float[Array, "P B S"]:
         def logits(nudge_BSD: Array) -> Float[Array, "B V"]:
             def nudged(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
                 out = call(*args, **kwargs)
@@ -69,14 +73,32 @@ def reach(
         nudge = jnp.zeros((*source.ids.shape, model.config.d_model))
         shape, pull = jax.vjp(logits, nudge)
 
-        def probe(total: Array, key: Array) -> tuple[Array, None]:
-            (gradient_BSD,) = pull(jax.random.normal(key, shape.shape, shape.dtype))
-            return total + jnp.sum(gradient_BSD**2, axis=-1), None
+        def probe(key: Array) -> Float[Array, "B S"]:
+            (g_BSD,) = pull(SCALE * jax.random.normal(key, shape.shape, shape.dtype))
+            # By the largest entry, as squares of small ones would be 0 and of large ones infinite.
+            largest_BS1 = jnp.max(jnp.abs(g_BSD), axis=-1, keepdims=True)
+            relative_BSD = g_BSD / jnp.where(largest_BS1 > 0.0, largest_BS1, 1.0)
+            return largest_BS1[..., 0] * jnp.sqrt(jnp.sum(relative_BSD**2, axis=-1))
 
-        keys = jax.random.split(jax.random.key(seed), probes)
-        total, _ = jax.lax.scan(probe, jnp.zeros(source.ids.shape), keys)
-        return total / probes
+        return jax.lax.map(probe, jax.random.split(jax.random.key(seed), probes))
 
     placed = layout.place((source, target))
-    squares_BS = np.asarray(layout.jit(squares)(params, *placed), np.float64)
-    return np.sqrt(squares_BS.mean(axis=0))[::-1]
+    norms_PBS = np.asarray(layout.jit(norms)(params, *placed), np.float64) / SCALE
+    return np.sqrt((norms_PBS**2).mean(axis=(0, 1)))[::-1]
+
+
+def faded(norms: Sequence[float], config: RecallConfig) -> float:
+    """Orders of magnitude between the nearest blank and what is to be remembered.
+
+    At most what lies between the former and `SMALLEST`.
+
+    Args:
+        norms: of `reach`, over the longest distance: k = 0 is </s>, then (associative) the key that
+            is asked for, the blanks, and the items, the last one first.
+        config: of the task.
+    """
+    asked = config.task == "associative"
+    near, items = (2, 2 * config.item_count) if asked else (1, config.item_count)
+    first = near + max(config.distances)
+    far = math.sqrt(sum(norm**2 for norm in norms[first : first + items]) / items)
+    return math.log10(max(norms[near], SMALLEST)) - math.log10(max(far, SMALLEST))

@@ -1,7 +1,7 @@
 """The comparison written up: report.md with its pictures, report.html, and report.json."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from transformer.inspection import WordMap, inspect_sentence
 from transformer.models import build_model
 from transformer.reports import document
 from transformer.reports.compare import figures
-from transformer.reports.compare.findings import Finding, fading, findings
+from transformer.reports.compare.findings import Finding, findings
+from transformer.reports.compare.reach import SMALLEST, faded
 from transformer.reports.compare.results import (
     Results,
     Speeds,
@@ -87,8 +88,9 @@ def _head(results: Results, by_command: dict[str, Any], found: list[Finding]) ->
     yield Heading("What was found")
     yield Paragraph(
         "A claim is borne out where the whole interval lies on its side of zero, contradicted "
-        "where it lies on the other, and undecided where it holds zero. Speed and memory have no "
-        "seeds: there, the measured ratio decides."
+        "where it lies on the other, and undecided where it holds zero: of claims that are not "
+        "true, one in forty is called borne out by chance. Of speed it is the rounds that must "
+        "all agree. Where every seed gave the same there is no bracket."
     )
     rows = []
     for claim in dict.fromkeys((f.claim, f.source) for f in found):
@@ -111,8 +113,8 @@ def _quality(results: Results) -> Iterator[Block]:
             (
                 name,
                 f"{first['parameters']:,}",
-                f"{first['steps']:,}",
-                f"{first['tokens']:,}",
+                f"{results.mean(T, name, lambda r: r['steps']).value:,.0f}",
+                f"{results.mean(T, name, lambda r: r['tokens']).value:,.0f}",
                 f"{3.0 * flops * first['tokens']:.2e}",
                 results.mean(T, name, lambda r: r["seconds"] / 60.0).text(),
                 results.mean(T, name, exact_match).text(),
@@ -129,8 +131,30 @@ def _quality(results: Results) -> Iterator[Block]:
     yield Paragraph(
         f"{results.of(T, config.reference)[0]['sentences']:,} test sentences; BLEU `{signature}`; "
         f"FLOPs by the formula, at {config.sentence_length} tokens a sentence. Minutes hold "
-        "evaluation and checkpoints."
+        f"evaluation and checkpoints. {_trained_alike(results)}"
     )
+
+
+def _trained_alike(results: Results) -> str:
+    """What of the training was the same for all, and what was not."""
+    experiments = {name: results.experiment(T, name) for name in results.names(T)}
+    rates = {
+        (c.optimizer.schedule, *sorted(c.optimizer.schedule_options.items()))
+        for c in experiments.values()
+    }
+    clips: dict[float, list[str]] = {}
+    for name, c in experiments.items():
+        clips.setdefault(c.training.clip_norm, []).append(name)
+    said = [
+        f"{'not clipped' if not norm else f'clipped at {norm:g}'}: {', '.join(names)}"
+        for norm, names in clips.items()
+    ]
+    alike = "one learning rate for all, tuned for none" if len(rates) == 1 else "rates of their own"
+    return f"Trained with {alike}; gradients {'; '.join(said)}."
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _speed(results: Results) -> Iterator[Block]:
@@ -163,11 +187,13 @@ def _speed(results: Results) -> Iterator[Block]:
 def _recall(results: Results, task: str, short: str) -> Iterator[Block]:
     data = results.experiment(task, results.config.reference).data.recall
     names, reference = results.names(task), results.config.reference
+    often = data.distance_weights or [1] * len(data.distances)
     yield Heading(f"3. Memory over distance: {short}")
     yield Paragraph(
         f"{data.item_count} items of {data.symbols} symbols, then blanks; trained on all distances "
         f"at once, scored on each. Equal batches: {results.of(task, reference)[0]['steps']:,} "
-        "updates. Encoders read in one direction. Exact match, %:"
+        f"updates; pairs of {_list(data.distances)} blanks come {_list(often)} times as often, so "
+        "that longer ones take no more of the batches. Exact match, %:"
     )
     rows = []
     for name in names:
@@ -182,16 +208,17 @@ def _recall(results: Results, task: str, short: str) -> Iterator[Block]:
         figures.by_distance(results, task),
         "Exact match and the reach of gradients against distance",
     )
-    far = max(data.distances)
     yield Paragraph(
-        "Orders of magnitude by which the norm of ∂ logits(t) / ∂ input(t - k) falls from k = 1 to "
-        f"k = {far}; t is the first word written, k counts back from the source's end:"
+        "Orders of magnitude by which the norm of ∂ logits(t) / ∂ input(t - k) falls from the last "
+        f"blank to the items, {max(data.distances)} blanks away; t is the first word written, k "
+        f"counts back from the source's end. Norms below {SMALLEST:g} count as that: what falls "
+        "further falls at least so far."
     )
     rows = [
         (
             name,
             *(
-                results.mean(task, name, lambda r, w=when: fading(r["reach"][w], far)).text(2)
+                results.mean(task, name, lambda r, w=when: faded(r["reach"][w], data)).text(1)
                 for when in ("untrained", "trained")
             ),
         )

@@ -31,7 +31,8 @@ Call = Callable[[], Any]
 class Speed:
     """Of one experiment at one length; medians over rounds. None: not measured, too slow."""
 
-    train_seconds: float | None  # a step
+    train_rounds: list[float]  # seconds of a step in each round
+    train_seconds: float | None
     train_tokens: float | None  # target tokens a second
     decode_seconds: float  # a token of each of the rows decoded together
     decode_tokens: float  # target tokens a second, all rows together
@@ -63,10 +64,11 @@ def measure(
     decoded = _take_turns(decoders, config.rounds, calls=4)
     found = {}
     for name in group:
-        seconds = decoded[name] / STEPS
-        step = trained.get(name)
+        seconds = statistics.median(decoded[name]) / STEPS
+        step = statistics.median(trained[name]) if name in trained else None
         found[name] = asdict(
             Speed(
+                train_rounds=trained.get(name, []),
                 train_seconds=step,
                 train_tokens=step and rows * length / step,
                 decode_seconds=seconds,
@@ -78,8 +80,10 @@ def measure(
     return found
 
 
-def _take_turns(calls_by_name: Mapping[str, Call], rounds: int, calls: int) -> dict[str, float]:
-    """Median seconds of a call of each; all have been called once before."""
+def _take_turns(
+    calls_by_name: Mapping[str, Call], rounds: int, calls: int
+) -> dict[str, list[float]]:
+    """Seconds of a call of each, in each round; all have been called once before."""
     seconds: dict[str, list[float]] = {name: [] for name in calls_by_name}
     for _ in range(rounds):
         for name, call in calls_by_name.items():
@@ -87,7 +91,7 @@ def _take_turns(calls_by_name: Mapping[str, Call], rounds: int, calls: int) -> d
             for _ in range(calls):
                 call()
             seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def _training(config: Config, rows: int, length: int) -> Call:

@@ -15,6 +15,7 @@ from transformer.reports.document import Block, Heading, Paragraph, Picture, Tab
 from transformer.reports.folder import made, said
 from transformer.reports.runs import Run
 from transformer.reports.statistics import Pooled, holm
+from transformer.run_directory import differences, value_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,6 @@ class Printed:
     perplexity: float  # a word-piece
     bleu: float
     millions: int | None  # parameters
-    differs: str  # from base
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def write_report(printed: Mapping[str, Printed], runs: Sequence[Run], workdir: P
     by_command = made()
     blocks = [
         *_head(by_command, runs, results),
-        *_table(printed, results, entropy, bleu),
+        *_table(printed, results, entropy, bleu, runs),
         *_beside(printed, entropy),
     ]
     path = workdir / "report.json"
@@ -108,8 +108,8 @@ def _head(
     yield Paragraph(
         f"{said(by_command)}. {len(runs)} trainings of {seconds / 60.0:.0f} minutes in all, seeds "
         f"{', '.join(map(str, seeds))}. Base here: width {config.model.d_model}, "
-        f"{first['parameters']:,} parameters; each row {first['steps']:,} "
-        f"updates, {first['tokens']:,} target tokens."
+        f"{first['parameters']:,} parameters, {first['steps']:,} updates, {first['tokens']:,} "
+        "target tokens."
     )
     yield Paragraph(_far_from_convergence(first))
     yield Paragraph(
@@ -127,14 +127,24 @@ def _far_from_convergence(base: Mapping[str, Any]) -> str:
         f"How far that is from convergence: {base['tokens']:,} target tokens are {share:.1e} of "
         "the paper's 100,000 updates of 25,000"
     )
-    curve = base["curve"]
-    late = [nll for step, nll in curve if step >= 0.75 * base["steps"]]
+    late = [nll for step, nll in base["curve"] if step >= 0.75 * base["steps"]]
     if len(late) < 2:
         return said + "."
     return (
-        f"{said}; in the last quarter of its training base's cross-entropy on the development set "
-        f"still fell from {late[0]:.3f} to {late[-1]:.3f} nats a piece."
+        f"{said}; in the last quarter of its training (seed 0) base's cross-entropy on the "
+        f"development set went from {late[0]:.3f} to {late[-1]:.3f} nats a piece."
     )
+
+
+def _differs(runs: Sequence[Run]) -> dict[str, str]:
+    """Of each row, the keys that are not base's, with their values."""
+    configs = {run.name: run.config.as_dict() for run in runs}
+    found = {}
+    for name, config in configs.items():
+        keys = [k for k in differences(config, configs[BASE]) if not k.startswith("optimizer.")]
+        short = (f"{key.rpartition('.')[2]} {value_at(config, key)}" for key in keys)
+        found[name] = ", ".join(short)
+    return found
 
 
 def _table(
@@ -142,18 +152,19 @@ def _table(
     results: Mapping[str, list[dict[str, Any]]],
     entropy: Measure,
     bleu: Measure,
+    runs: Sequence[Run],
 ) -> Iterator[Block]:
     header = ("row", "differs from base", "cross-entropy, nats", "less base", "paper's")
     header += ("perplexity", "paper's", "BLEU", "less base", "BLEU, paper's", "less base, paper's")
-    header += ("parameters", "paper's, 10⁶", "seeds", "minutes")
-    rows = []
+    header += ("parameters", "paper's, 10⁶", "updates", "seeds", "minutes")
+    rows, differs = [], _differs(runs)
     for name, paper in printed.items():
         found, of_base = results[name], printed[BASE]
         shift = math.log(paper.perplexity / of_base.perplexity)
         rows.append(
             (
                 name,
-                paper.differs,
+                differs[name],
                 entropy.mean(name, 3),
                 entropy.difference(name, 3),
                 "" if name == BASE else f"{shift:+.3f}",
@@ -165,11 +176,18 @@ def _table(
                 "" if name == BASE else f"{paper.bleu - of_base.bleu:+.1f}",
                 f"{found[0]['parameters']:,}",
                 str(paper.millions or ""),
+                f"{found[0]['steps']:,}",
                 str(len(found)),
                 f"{sum(result['seconds'] for result in found) / 60.0 / len(found):.1f}",
             )
         )
     yield Table(header, rows, texts=("differs from base",))
+    sizes = {run.name: run.config.model.vocab_size for run in runs}
+    if others := [name for name, size in sizes.items() if size != sizes[BASE]]:
+        yield Paragraph(
+            f"{', '.join(others)}: another vocabulary than base's, so its cross-entropy, of other "
+            "pieces, does not compare with base's."
+        )
     signature = results[BASE][0]["bleu_signature"]
     yield Paragraph(
         "Cross-entropy is a word-piece's, ln of the perplexity (the paper's differences are those "
@@ -193,11 +211,12 @@ def _beside(printed: Mapping[str, Printed], entropy: Measure) -> Iterator[Block]
         )
     stands = [name for name in names if entropy.p_values[name] < LEVEL]
     agree = [n for n in stands if entropy.shift(n) * theirs[names.index(n)] > 0.0]
+    against = [n for n in stands if entropy.shift(n) * theirs[names.index(n)] < 0.0]
     yield Paragraph(
         f"Of {len(names)} rows, {len(stands)} differ from base by more than chance"
         + (f" ({', '.join(stands)})" if stands else "")
         + f"; {len(agree)} of these in the paper's direction"
-        + (f", not so {', '.join(n for n in stands if n not in agree)}" if stands != agree else "")
+        + (f", {len(against)} against it ({', '.join(against)})" if against else "")
         + "."
     )
 

@@ -39,10 +39,9 @@ def table3(rows: Mapping[str, RowOfTable], seeds: Sequence[int], workdir: Path) 
             f"{', '.join(rows)} and {len(seeds)} seeds"
         )
     for name, row in rows.items():
-        if row.config.data != rows[BASE].config.data:
-            data = dataclasses.replace(row.config.data, tokenizer=rows[BASE].config.data.tokenizer)
-            if data != rows[BASE].config.data:
-                raise UserError(f"row {name} has other data than {BASE}: give all the same")
+        tokenizer = rows[BASE].config.data.tokenizer  # the paper's big has a vocabulary of its own
+        if dataclasses.replace(row.config.data, tokenizer=tokenizer) != rows[BASE].config.data:
+            raise UserError(f"row {name} has other data than {BASE}: give all the same")
     config = {name: row.config.as_dict() for name, row in rows.items()}
     with folder.claim(workdir, FILE, {"rows": config}, ()):
         runs = [
