@@ -6,7 +6,9 @@ variants   {rnn,gru,lstm}_{none,bahdanau,luong_dot,luong_general,luong_concat}; 
            `_luong_general`. More, behind a comma: feed (input feeding), forwards (encoder in one
            direction), variational (dropout), deep (two layers). None: lstm_luong
 hardware   2 cores of a Xeon with AVX-512
-score      not yet measured
+time       lstm_luong: 5 min 46 s for 1,000 steps beside other work (--config.training.minutes=0.0)
+score      lstm_luong, 2,000 test sentences with held-out combinations: exact match 98.90 %,
+           BLEU 99.57 nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from collections.abc import Callable
