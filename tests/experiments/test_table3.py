@@ -105,7 +105,9 @@ def test_a_row_differs_from_base_in_what_the_paper_names() -> None:
     assert wmt14_en_fr_big.get_config().model.dropout == 0.1
 
 
-def test_all_rows_at_once_are_for_params_alone() -> None:
-    with pytest.raises(UserError, match="'all' is for `transformer params`: here take one row of"):
+def test_all_rows_at_once_are_for_two_commands_alone() -> None:
+    with pytest.raises(
+        UserError, match="'all' is for `transformer params` and `transformer table3`: here take one"
+    ):
         load_config(f"{FILE}:all", [])
     assert load_config(f"{FILE}:C4,smoke", []).data.source == "casa_roja"
