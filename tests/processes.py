@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,15 @@ def start(
     command = [*program, *map(str, arguments)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=cache, text=True, **{**pipes, **options})
+
+
+def stop_once(process: subprocess.Popen, path: Path, timeout: float = 300) -> str:
+    """SIGTERM as soon as a file is there; standard error, once the process has ended."""
+    until = time.monotonic() + timeout
+    while not path.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    return process.communicate(timeout=120)[1]
 
 
 def run(*arguments: str, timeout: float = 300, **options: Any) -> tuple[int, str, str]:

@@ -1,13 +1,11 @@
 """`transformer compare` in a real process: stopped, gone on with, and what it leaves."""
 
 import json
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, error_line, run, start
+from tests.processes import ROOT, error_line, run, start, stop_once
 
 SMOKE = f"--config={ROOT}/experiments/compare.py:smoke"
 PICTURES = ("speed", "recall-copy", "lengths", "alignments")
@@ -19,11 +17,7 @@ def test_a_comparison_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     command = ("compare", SMOKE, f"--workdir={workdir}")
     process = start(*command, cache=tmp_path)
     first = workdir / "results" / "translation.lstm_luong.0.json"
-    until = time.monotonic() + 300
-    while not first.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    errors = stop_once(process, first)
     assert process.returncode == 42, errors
     assert first.exists() and not (workdir / "report.md").exists()
 

@@ -1,8 +1,6 @@
 """Table 3 again: pooled intervals, Holm's correction, and the command in a real process."""
 
 import json
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments import table3 as experiment
-from tests.processes import ROOT, error_line, run, start
+from tests.processes import ROOT, error_line, run, start, stop_once
 from transformer.__main__ import main
 from transformer.config import from_dict
 from transformer.reports.runs import Run
@@ -131,11 +129,7 @@ def test_the_table_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     )
     process = start(*command, cache=tmp_path)
     first = workdir / "results" / "table3.A1.0.json"
-    until = time.monotonic() + 300
-    while not first.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    errors = stop_once(process, first)
     assert process.returncode == 42, errors
     before = first.stat().st_mtime_ns
     code, output, errors = run(*command, cache=tmp_path, timeout=600)
