@@ -33,7 +33,7 @@ def test_a_comparison_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     report = json.loads((workdir / "report.json").read_text())
     assert {len(runs) for runs in report["results"]["translation"].values()} == {2}
     assert len(report["results"]["recall.copy"]["lstm_none"][0]["reach"]["trained"]) == 11 + 3 + 1
-    assert set(report["speeds"]) == {"4", "16"}
+    assert set(report["speeds"]) == {"16", "32"}
     text = (workdir / "report.md").read_text()
     for name in PICTURES:
         assert (workdir / f"report-{name}.png").exists()
