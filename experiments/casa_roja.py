@@ -7,6 +7,7 @@ time       2 min 23 s for 1,000 steps; training.minutes stops it after 3 minutes
 score      2,000 test sentences, each with a combination that training never shows:
            exact match 98.75 % (a word-for-word dictionary: 5.25 %), BLEU 99.49
            nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
+spread     the same run with attention's sums in another order: 97.15 %; with 1,200 steps: 97.60 %
 """
 
 from ml_collections import ConfigDict

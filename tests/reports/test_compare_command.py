@@ -48,6 +48,6 @@ def test_a_comparison_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
 
     changed = "--config.translation.transformer.model.heads=2"
     code, _, errors = run(*command, changed, cache=tmp_path)
-    assert code == 1 and "whose translation differ" in error_line(errors)
+    assert code == 1 and "whose translation.transformer.model.heads differ" in error_line(errors)
     code, _, errors = run("compare", SMOKE, f"--workdir={one}", cache=tmp_path)
     assert code == 1 and "is no report's" in error_line(errors)
