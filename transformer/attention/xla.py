@@ -23,17 +23,17 @@ def attend(
 ) -> Float[Array, "B T H U"]:
     B, T, H, K = q.shape
     S, G = k.shape[1:3]
-    # r: the H // G query heads that share one key/value head.
-    q_BTGrK = (q * K**-0.5).reshape(B, T, G, H // G, K)
-    scores_BGrTS = jnp.einsum("BTGrK,BSGK->BGrTS", q_BTGrK, k, preferred_element_type=jnp.float32)
+    # The H // G query heads that share one key/value head are rows of one product, R = H // G · T,
+    # laid out as the scores will be: those are never transposed.
+    q_BGRK = jnp.moveaxis(q * K**-0.5, 2, 1).reshape(B, G, H // G * T, K)
+    scores_BGRS = jnp.einsum("BGRK,BSGK->BGRS", q_BGRK, k, preferred_element_type=jnp.float32)
+    scores_BHTS = scores_BGRS.reshape(B, H, T, S)
     if bias is not None:
-        bias_BHTS = bias(mask.q_positions, mask.k_positions).astype(jnp.float32)
-        bias_BHTS = jnp.broadcast_to(bias_BHTS, (bias_BHTS.shape[0], H, T, S))
-        scores_BGrTS += bias_BHTS.reshape(-1, G, H // G, T, S)
-    weights_BGrTS = masked_softmax(scores_BGrTS, mask.dense()[:, None, None])
+        scores_BHTS += bias(mask.q_positions, mask.k_positions).astype(jnp.float32)
+    weights_BHTS = masked_softmax(scores_BHTS, mask.dense()[:, None])
     if dropout is not None:
-        weights_BGrTS = drop(weights_BGrTS.reshape(B, H, T, S), dropout).reshape(scores_BGrTS.shape)
-    out_BTGrU = jnp.einsum(
-        "BGrTS,BSGU->BTGrU", weights_BGrTS.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    return out_BTGrU.reshape(B, T, H, v.shape[-1]).astype(q.dtype)
+        weights_BHTS = drop(weights_BHTS, dropout)
+    weights_BGRS = weights_BHTS.reshape(scores_BGRS.shape).astype(v.dtype)
+    out_BGRU = jnp.einsum("BGRS,BSGU->BGRU", weights_BGRS, v, preferred_element_type=jnp.float32)
+    out_BHTU = out_BGRU.reshape(B, H, T, v.shape[-1])
+    return jnp.moveaxis(out_BHTU, 1, 2).astype(q.dtype)
