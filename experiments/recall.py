@@ -56,6 +56,7 @@ def associative(config: ConfigDict) -> None:
 def transformer(config: ConfigDict) -> None:
     """The network of casa_roja.py: 0.71 M parameters here, lstm_none 0.87 M, lstm_luong 0.97 M."""
     config.model.family = "transformer"
+    config.model.norm = "pre"
     config.model.encoder_layers = config.model.decoder_layers = 2
 
 

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """One layer, width 128, state 256: about as many parameters as casa_roja.py's Transformer."""
     config = casa_roja.get_config()
     config.model.family = "lstm"
+    config.model.norm = base.get_config().model.norm  # of attention's layers, which are not there
     config.model.encoder_layers = config.model.decoder_layers = 1
     config.model.recurrent.d_hidden = 256
     config.training.clip_norm = 1.0  # what a recurrence multiplies at each step can explode
