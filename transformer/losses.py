@@ -75,9 +75,10 @@ def chunked_loss(
     """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
 
     The target length is cut in `chunks` pieces (fewer, down to half, where those divide it; else
-    it is padded with weight 0); each is projected, summed and forgotten, and projected again in
-    the backward pass. Where the length is split over `shards` devices, a piece is an equal part of
-    each device's positions, so that all of them work on it.
+    it is padded with weight 0); each is projected, summed, differentiated and forgotten: kept for
+    the backward pass are its gradients, and nothing is projected twice. Where the length is split
+    over `shards` devices, a piece is an equal part of each device's positions, so that all of them
+    work on it.
     """
     B, T, _ = hidden.shape
     count = _pieces(-(-T // shards), chunks)
@@ -89,14 +90,56 @@ def chunked_loss(
         x = jnp.moveaxis(x, 2, 0)
         return x.reshape(count, B, -1, *x.shape[4:])
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is none to prevent
-    def add(sums: LossSums, chunk: tuple[Array, Array, Array]) -> tuple[LossSums, None]:
-        hidden_BCD, labels_BC, weights_BC = chunk
-        logits_BCV = project(hidden_BCD)
-        part = smoothed_cross_entropy(logits_BCV, labels_BC, weights_BC, smoothing, z_loss)
-        return sums + part, None
+    chunks_ = split(hidden), split(labels), split(weights)
+    project, held = jax.closure_convert(project, jax.tree.map(lambda x: x[0], chunks_[0]))
 
-    return jax.lax.scan(add, LossSums.zero(), (split(hidden), split(labels), split(weights)))[0]
+    def piece(held: Any, chunk: _Chunk) -> LossSums:
+        hidden_BCD, labels_BC, weights_BC = chunk
+        logits_BCV = project(hidden_BCD, *held)
+        return smoothed_cross_entropy(logits_BCV, labels_BC, weights_BC, smoothing, z_loss)
+
+    return _sum_of_pieces(piece, held, chunks_)
+
+
+_Chunk = tuple[Array, Array, Array]  # hidden states, labels and weights
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_of_pieces(piece: Callable[[Any, _Chunk], LossSums], held: Any, chunks: _Chunk) -> LossSums:
+    """Σ piece(held, chunk), whose derivative is taken with each piece while its logits are there.
+
+    Only `loss` has one, by `held` (what the projection closes over) and by the hidden states.
+    """
+
+    def add(sums: LossSums, chunk: _Chunk) -> tuple[LossSums, None]:
+        return sums + piece(held, chunk), None
+
+    return jax.lax.scan(add, LossSums.zero(), chunks)[0]
+
+
+def _forward(piece: Callable[[Any, _Chunk], LossSums], held: Any, chunks: _Chunk) -> Any:
+    def add(carry: tuple[LossSums, Any], chunk: _Chunk) -> Any:
+        (sums, dheld), (hidden_BCD, *rest) = carry, chunk
+
+        def loss(held: Any, hidden_BCD: Array) -> tuple[Array, LossSums]:
+            part = piece(held, (hidden_BCD, *rest))
+            return part.loss, part
+
+        _, pull, part = jax.vjp(loss, held, hidden_BCD, has_aux=True)
+        more, dhidden_BCD = pull(jnp.ones((), jnp.float32))
+        return (sums + part, jax.tree.map(jnp.add, dheld, more)), dhidden_BCD
+
+    start = LossSums.zero(), jax.tree.map(jnp.zeros_like, held)
+    (sums, dheld), dhidden = jax.lax.scan(add, start, chunks)
+    return sums, (dheld, dhidden)
+
+
+def _backward(_: Any, saved: tuple[Any, Array], d: LossSums) -> tuple[Any, Any]:
+    dheld, dhidden = jax.tree.map(lambda x: x * d.loss.astype(x.dtype), saved)
+    return dheld, (dhidden, None, None)
+
+
+_sum_of_pieces.defvjp(_forward, _backward)
 
 
 def _pieces(length: int, chunks: int) -> int:
