@@ -19,20 +19,15 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from transformer.batch import Batch, Source, Target
-from transformer.config import from_dict
+from transformer.config import Config, from_dict
 from transformer.models import build_model
 from transformer.sharding import Layout
 from transformer.training.optimizers import build_optimizer, build_schedule
 from transformer.training.step import StateFactory, make_train_step
 
 
-def main(request: dict[str, Any], folder: Path) -> None:
-    """Wired as `transformer.training.loop` does."""
-    tree = importlib.import_module(request["experiment"]).get_config()
-    tree.update_from_flattened_dict(request["changes"])
-    config = from_dict(tree.to_dict())
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=request["topology"])
-    layout = Layout(dataclasses.asdict(config.mesh), config.sharding.rules, topology.devices)
+def lowered_step(config: Config, layout: Layout, batch: Batch) -> Any:
+    """An experiment's training step, wired as in `transformer.training.loop`."""
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
     optimizer = build_optimizer(
         config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
@@ -44,8 +39,17 @@ def main(request: dict[str, Any], folder: Path) -> None:
         donate_argnums=0,
         out_shardings=(factory.shardings, layout.replicated),
     )
+    return train_step.lower(factory.abstract, batch)
+
+
+def main(request: dict[str, Any], folder: Path) -> None:
+    tree = importlib.import_module(request["experiment"]).get_config()
+    tree.update_from_flattened_dict(request["changes"])
+    config = from_dict(tree.to_dict())
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=request["topology"])
+    layout = Layout(dataclasses.asdict(config.mesh), config.sharding.rules, topology.devices)
     began = time.monotonic()
-    lowered = train_step.lower(factory.abstract, _batch(layout, request["rows"], request["length"]))
+    lowered = lowered_step(config, layout, _batch(layout, request["rows"], request["length"]))
     traced = time.monotonic()
     compiled = lowered.compile()
     memory = compiled.memory_analysis()

@@ -1,0 +1,133 @@
+"""A guard against slowing down: what the main steps' programs are made of, as golden text.
+
+    UPDATE_GOLDEN=1 tests/run tests/test_programs.py    writes tests/golden/programs anew
+
+The programs are as JAX hands them to a compiler (StableHLO), for a CPU's backends: the same on any
+machine. More work, more passes over an array, a transposition too many show here before anybody
+measures. A new text is legitimate where the model or the step was changed on purpose: say in the
+commit what grew and why. What a compiler for TPUs makes of a step is in tests/golden/tpu_aot.
+
+A loop's body counts once, however often it runs; bytes are those of every operation by itself.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from experiments import base
+from tests.tpu_aot.compile_step import lowered_step
+from transformer.batch import Batch, Source, Target
+from transformer.config import Config
+from transformer.decoding.translate import Translator
+from transformer.experiment_files import load_config
+from transformer.models import build_model, parameters
+from transformer.sharding import Layout
+
+FOLDER = Path(base.__file__).parent
+GOLDEN = Path(__file__).parent / "golden" / "programs"
+COUNTED = (  # operations worth a line; all others are counted together
+    "dot_general",
+    "transpose",
+    "gather",
+    "scatter",
+    "sort",
+    "exponential",
+    "reduce",
+    "while",
+    "dynamic_slice",
+    "dynamic_update_slice",
+    "custom_call",
+)
+
+
+def config_of(name: str) -> Config:
+    return load_config(f"{FOLDER}/{name}", [])
+
+
+def training(name: str, rows: int, length: int) -> Any:
+    ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
+    batch = Batch(Source(ids, ids, ids), Target(ids, ids, ids, ids, weights))
+    return lowered_step(config_of(name), Layout.single(), batch)
+
+
+def decoding(name: str, rows: int, length: int, beam: int) -> Any:
+    """The search that translates a batch, weights and sentences apart from their shapes."""
+    config, layout = config_of(name), Layout.single()
+    model, found = build_model(config.model), []
+
+    def jit(search: Callable[..., Any]) -> Callable[..., Any]:
+        found.append(layout.jit(search))
+        return found[0]
+
+    Translator(
+        model,
+        None,
+        _NoTokenizer(),
+        beam=beam,
+        length_penalty=config.decoding.length_penalty,
+        alpha=config.decoding.alpha,
+        extra_length=config.decoding.extra_length,
+        n_best=1,
+        tokens_per_batch=rows * length,
+        row_multiple=1,
+        length_multiple=length,
+        max_length=length,
+        jit=jit,
+    )
+    ids = np.zeros((rows, length), np.int32)
+    return found[0].lower(parameters.abstract(model, layout), Source(ids, ids, ids))
+
+
+class _NoTokenizer:
+    encode = decode = staticmethod(lambda _: [])
+
+
+PROGRAMS: dict[str, Callable[[], Any]] = {
+    "train_tiny": lambda: training("multi30k_en_de_tiny.py", 128, 24),
+    "train_base": lambda: training("wmt14_en_de_base.py", 32, 32),
+    "train_lstm_luong": lambda: training("recurrent.py:lstm_luong", 128, 16),
+    "decode_base_beam_4": lambda: decoding("wmt14_en_de_base.py", 32, 32, beam=4),
+    "decode_base_greedy": lambda: decoding("wmt14_en_de_base.py", 32, 32, beam=1),
+}
+
+
+def text(lowered: Any) -> str:
+    """Statistics of a program, a line each."""
+    program = lowered.as_text()
+    counts = Counter(re.findall(r"= \"?(?:stablehlo|chlo)\.(\w+)", program))
+    cost = lowered.cost_analysis()
+    lines = {
+        "FLOPs": f"{cost['flops']:.4g}",
+        "bytes accessed": f"{cost['bytes accessed']:.4g}",
+        "transcendentals": f"{cost.get('transcendentals', 0.0):.4g}",
+        **{name: counts.pop(name, 0) for name in COUNTED},
+        "other operations": sum(counts.values()),
+    }
+    return "".join(f"{name} = {value}\n" for name, value in lines.items())
+
+
+@pytest.mark.optax
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Lowering also fills batches with what describes an argument, which no annotation allows.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    path, found = GOLDEN / f"{name}.txt", text(PROGRAMS[name]())
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    assert path.exists(), f"no golden text of {name}: UPDATE_GOLDEN=1 tests/run {__file__}"
+    assert found == path.read_text(encoding="utf-8"), (
+        f"the program of {name} is made of other work than it was; on purpose? UPDATE_GOLDEN=1 "
+        "tests/run tests/test_programs.py, read the diff, and say in the commit why"
+    )
+
+
+def test_no_golden_text_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*")} == {*PROGRAMS}
