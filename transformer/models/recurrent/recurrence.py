@@ -144,8 +144,8 @@ def _recur(body, specs, reverse, unroll, weights, init, each, flags, constants, 
 def _forward(body, specs, reverse, unroll, weights, init, each, flags, constants, fixed):
     xs, added = each
 
-    def step(carry, added, at):
-        x, flag = at
+    def step(carry, here, at):
+        (added, ()), (x, flag) = here, at
         plain, results = multiply(dict(specs), weights, added), {}
 
         def product(name, operand):
@@ -157,7 +157,9 @@ def _forward(body, specs, reverse, unroll, weights, init, each, flags, constants
         sums = {name: results.pop(name) for name in added}
         return after, sums, (y, carry, results)
 
-    last, sums, (ys, carries, results) = _replace(step, init, added, (xs, flags), reverse, unroll)
+    last, sums, (ys, carries, results) = _replace(
+        step, init, added, (), (xs, flags), reverse, unroll
+    )
     nothing = dict.fromkeys(added, ())
     saved = carries, {**results, **sums}
     return (last, ys), (saved, weights, xs, nothing, flags, constants, fixed)
@@ -168,8 +170,8 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
     dlast, dys = cotangents
     to_operand = {name: _to_operand(spec, weights[name].kernel) for name, spec in specs}
 
-    def step(sums, results, at):
-        (dcarry, dconstants), (x, flag, carry, dy) = sums, at
+    def step(sums, here, at):
+        (dcarry, dconstants), (results, dy), (x, flag, carry) = sums, here, at
 
         def function(carry, x, constants, taps):
             operands = {}
@@ -187,9 +189,8 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
         return (dcarry, jax.tree.map(jnp.add, dconstants, dmore)), dresults, (dx, operands)
 
     zeros = jax.tree.map(jnp.zeros_like, constants)
-    at = (xs, flags, carries, dys)
     (dinit, dconstants), dresults, (dxs, operands) = _replace(
-        step, (dlast, zeros), results, at, not reverse, unroll
+        step, (dlast, zeros), results, dys, (xs, flags, carries), not reverse, unroll
     )
     dweights = {}
     for name, spec in specs:
@@ -205,11 +206,12 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
     return dweights, dinit, deach, None, dconstants, None
 
 
-def _replace(step, init, arrays, at, reverse, unroll):
-    """`jax.lax.scan` of a step (carry, slices, at) -> (carry, slices, y) that replaces slices.
+def _replace(step, init, arrays, others, at, reverse, unroll):
+    """`jax.lax.scan` of a step (carry, (slices, others'), at) -> (carry, slices, y).
 
-    A slice is read one turn early, after the one before it is written. In the other order XLA
-    copies whole arrays at every position wherever a fusion may still be reading.
+    Slices are read one turn early, after those before them are written. In the other order XLA
+    copies whole arrays at every position wherever a fusion may still be reading; and a fusion that
+    looks up a position itself, for several of its results, computes them number by number.
     """
     if unroll > 1:  # a turn reads after it has written, and writes again: new arrays cost less
 
@@ -218,23 +220,23 @@ def _replace(step, init, arrays, at, reverse, unroll):
             return carry, (slices, y)
 
         scan = functools.partial(jax.lax.scan, reverse=reverse, unroll=unroll)
-        carry, (arrays, ys) = scan(turns, init, (arrays, at))
+        carry, (arrays, ys) = scan(turns, init, ((arrays, others), at))
         return carry, arrays, ys
 
     T, options = len(jax.tree.leaves((arrays, at))[0]), {"axis": 0, "allow_negative_indices": False}
 
-    def read(t):  # outside of them: at the nearest end
-        index = jax.lax.dynamic_index_in_dim
-        return lambda x: index(x, t, keepdims=False, **options)
+    def read(trees, t):  # outside of them: at the nearest end
+        index = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False, **options)
+        return jax.tree.map(lambda x: index(x, t), trees)
 
     def turn(sums, at):
-        (carry, arrays, slices), (t, at) = sums, at
-        carry, slices, y = step(carry, slices, at)
+        (carry, arrays, here), (t, at) = sums, at
+        carry, slices, y = step(carry, here, at)
         update = jax.lax.dynamic_update_index_in_dim
         arrays = jax.tree.map(lambda x, one: update(x, one, t, **options), arrays, slices)
-        return (carry, arrays, jax.tree.map(read(t - 1 if reverse else t + 1), arrays)), y
+        return (carry, arrays, read((arrays, others), t - 1 if reverse else t + 1)), y
 
-    sums = init, arrays, jax.tree.map(read(T - 1 if reverse else 0), arrays)
+    sums = init, arrays, read((arrays, others), T - 1 if reverse else 0)
     (carry, arrays, _), ys = jax.lax.scan(turn, sums, (jnp.arange(T), at), reverse=reverse)
     return carry, arrays, ys
 
