@@ -8,6 +8,7 @@ from transformer.attention import Split
 from transformer.config import ModelConfig
 from transformer.models.initializers import embedding_initializer, embedding_width, width_ratio
 from transformer.models.initializers import xavier as xavier  # what families take from here
+from transformer.models.products import multiply
 from transformer.models.residual import Dropout as Dropout
 from transformer.models.residual import kept as kept
 from transformer.sharding import Layout, constrain, current, parameter
@@ -69,12 +70,8 @@ class Embedding(nn.Module):
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The output projection, accumulated and returned in float32."""
         c, table_VD = self.config, self._gathered(self.output_table)
-        logits_BTV = jnp.einsum(
-            "BTD,VD->BTV",
-            hidden.astype(table_VD.dtype),
-            table_VD,
-            preferred_element_type=jnp.float32,
-        )
+        hidden = hidden.astype(table_VD.dtype)
+        logits_BTV = multiply("BTD,VD->BTV", hidden, table_VD, jnp.float32)
         if (ratio := width_ratio(c)) != 1.0:
             logits_BTV = logits_BTV / ratio
         if c.logits_bias:

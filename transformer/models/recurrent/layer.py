@@ -9,8 +9,9 @@ from jaxtyping import Array
 
 from transformer.config import ModelConfig
 from transformer.models.layers import kept, xavier
+from transformer.models.products import multiply
 from transformer.models.recurrent.cells import CELLS, Cell, State
-from transformer.models.recurrent.recurrence import Product, Step, Weight, multiply_all, recur
+from transformer.models.recurrent.recurrence import Product, Step, Weight, recur
 from transformer.sharding import constrain, parameter
 
 Carry = tuple[State, ...]  # every layer's state
@@ -110,7 +111,7 @@ def advance(
 def input_shares(cell: Cell, layer: dict[str, Weight], x: Array) -> Shares:
     """The shares of the gates that come from a layer's input, [T, B, D], of all positions."""
     kernel, bias = layer["input"]
-    gates = multiply_all("TBD,DZR->TBZR", x, kernel)
+    gates = multiply("TBD,DZR->TBZR", x, kernel)
     return cell.shares(gates if bias is None else gates + bias[None, None])
 
 

@@ -15,25 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from transformer.models.products import contract, letters_of
+
 Product = Callable[[str, Array], Array]
-
-
-def contract(spec: str, a: Array, b: Array) -> Array:
-    """`einsum` of two arrays that sums over several axes in the order in which they lie.
-
-    `jnp.einsum` takes another order, and the loop then copies both factors at every position.
-    """
-    (left, right), result = spec.split("->")[0].split(","), spec.split("->")[1]
-    rows = [letter for letter in left if letter in right and letter in result]
-    summed = [letter for letter in left if letter in right and letter not in result]
-    places = lambda letters, of: tuple(of.index(letter) for letter in letters)  # noqa: E731
-    numbers = (
-        (places(summed, left), places(summed, right)),
-        (places(rows, left), places(rows, right)),
-    )
-    out = jax.lax.dot_general(a, b, numbers)
-    order = rows + [x for x in left + right if x in result and x not in rows]
-    return jnp.transpose(out, places(result, order))
 
 
 class Weight(NamedTuple):
@@ -80,27 +64,6 @@ def multiply(
         return result if more is None else result + more
 
     return product
-
-
-def multiply_all(spec: str, operand: Array, kernel: Array) -> Array:
-    """`einsum` of an activation and a weight, whose gradients are products of the same shape.
-
-    Left to itself, differentiation asks for the weight's with its factors the other way about,
-    and so for a transposed copy of the larger one.
-    """
-
-    @jax.custom_vjp
-    def product(operand: Array, kernel: Array) -> Array:
-        return contract(spec, operand, kernel)
-
-    def backward(saved: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
-        operand, kernel = saved
-        a, b, c = _letters(spec)
-        dkernel = contract(f"{a},{c}->{b}", operand, d).astype(kernel.dtype)
-        return contract(f"{c},{b}->{a}", d, kernel), dkernel
-
-    product.defvjp(lambda operand, kernel: (product(operand, kernel), (operand, kernel)), backward)
-    return product(operand, kernel)
 
 
 def recur(
@@ -195,7 +158,7 @@ def _backward(body, specs, reverse, unroll, residuals, cotangents):
     dweights = {}
     for name, spec in specs:
         kernel, bias = weights[name]
-        operand, letters, result = _letters(spec)
+        operand, letters, result = letters_of(spec)
         d = dresults[name]
         dkernel = contract(f"T{operand},T{result}->{letters}", operands[name], d)
         if bias is not None:
@@ -256,16 +219,9 @@ def _known(back: Callable[[Array], Array], operand: Array, result: Array, tap: A
     return known(operand, tap)
 
 
-def _letters(spec: str) -> tuple[str, str, str]:
-    """Of the operand, the weight and the result."""
-    inputs, result = spec.split("->")
-    operand, weight = inputs.split(",")
-    return operand, weight, result
-
-
 def _to_operand(spec: str, kernel: Array) -> Callable[[Array], Array]:
     """The product from a result's cotangent to its operand's."""
-    operand, letters, result = _letters(spec)
+    operand, letters, result = letters_of(spec)
     if not {*operand} & {*letters} & {*result}:  # no rows among its axes
         # Transposed here, once: in the loop it would be at every position.
         lie = sorted(letters, key=lambda letter: letter in operand)
