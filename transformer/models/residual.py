@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from transformer import rng
 from transformer.config import ModelConfig
 from transformer.sharding import constrain, parameter
 
@@ -55,7 +56,7 @@ def kept(module: nn.Module, rate: float, shape: tuple[int, ...]) -> Bool[Array, 
     """Which activations dropout keeps; None where a call brings no dropout key."""
     if rate == 0.0 or not module.has_rng("dropout"):
         return None
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
+    keep = rng.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
     # Fused into what uses it, the generator makes a long sequence's step take three times as
     # long to compile for TPUs.
     return jax.lax.optimization_barrier(keep)
