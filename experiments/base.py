@@ -100,7 +100,8 @@ def get_config(variant: str = "") -> ConfigDict:
     model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
-    data.source = "tfds"  # tfds | text | casa_roja | recall | mixture: each is configured below
+    # tfds | text | casa_roja | recall | treebank | orchard | mixture: each is configured below
+    data.source = "tfds"
     data.tfds = ConfigDict()
     data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
     data.tfds.source_language = "en"
@@ -131,6 +132,16 @@ def get_config(variant: str = "") -> ConfigDict:
     data.recall.train_size = 20_000  # pairs
     data.recall.dev_size = 200
     data.recall.test_size = 1_000
+    # Constituency trees (AIAYN §6.3): bracketed files, plain or .gz, UTF-8; paths and globs, with
+    # commas between them: "wsj/0[2-9]/*.mrg,wsj/1?/*.mrg"
+    data.treebank = ConfigDict()
+    data.treebank.train = ""
+    data.treebank.dev = ""
+    data.treebank.test = ""  # "" = no test set
+    data.orchard = ConfigDict()  # our own treebank: see transformer/data/treebank/orchard.py
+    data.orchard.train_size = 20_000  # trees
+    data.orchard.dev_size = 200
+    data.orchard.test_size = 1_000
     # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and
     # half of them a third time, drawn anew in every epoch); dev and test are those of the first
     # part, by name, that has them. Each part is its source's section as above, all of its keys:
@@ -156,6 +167,8 @@ def get_config(variant: str = "") -> ConfigDict:
     data.tokenizer.train_sentences = (
         2_000_000  # at most, of each side, evenly from the training split
     )
+    # A piece ends where the script changes (SentencePiece's default); False: "(NP" can be one
+    data.tokenizer.split_scripts = True
     # Pieces drawn anew in each epoch of training: BPE-dropout's probability, or unigram's alpha;
     # 0 = none. Costs a pass of tokenising in Python an epoch, and shapes that may differ by epoch.
     data.tokenizer.sampling = 0.0

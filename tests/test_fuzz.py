@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> Tokenizer:
     options = {"kind": "bpe", "vocab_size": 290, "character_coverage": 1.0, "lowercase": False}
+    options["split_scripts"] = True
     pairs = [Pair("la casa roja", "the red house"), Pair("el perro", "the dog")] * 20
     train(pairs, folder / "tokenizer.model", train_sentences=40, **options)
     return Tokenizer.load(folder / "tokenizer.model")
@@ -99,7 +100,7 @@ ANY: Any = st.recursive(
         st.floats(),
         st.text(max_size=4),
         st.sampled_from(
-            ["bpe", "packed", "mixture", "text", "auto", "tfds", "casa_roja", "recall"]
+            ["bpe", "packed", "mixture", "text", "auto", "tfds", "casa_roja", "recall", "treebank"]
         ),
     ),
     lambda inner: st.one_of(

@@ -107,22 +107,22 @@ def evaluate(options: argparse.Namespace) -> Exit:
     content = {"checkpoint": which, **result.as_dict()}
     print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
     write_json(experiment.workdir / f"evaluation.{options.split}.json", content)
-    output = "\n".join(result.translations) + "\n"
-    (experiment.workdir / f"translations.{options.split}.txt").write_text(output, encoding="utf-8")
+    result.write_texts(experiment.workdir)
     return Exit.DONE
 
 
 def translate(options: argparse.Namespace) -> Exit:
     experiment, params, _ = _open_run(options)
-    from transformer.decoding import open_translator
+    from transformer.decoding import open_translator, shown_as
 
-    translator = open_translator(experiment, params)
+    translator, show = open_translator(experiment, params), shown_as(experiment)
     for first_line, lines in _input_chunks(options.chunk):
-        for best in translator.translate(lines, first_line=first_line):
+        found = translator.translate(lines, first_line=first_line)
+        for line, best in zip(lines, found, strict=True):
             # As many lines for each sentence, so that it is known which belong to which.
             for translation in best:
-                shown = f"{translation.score:.4f}\t" if options.scores else ""
-                sys.stdout.write(shown + translation.text + "\n")
+                score = f"{translation.score:.4f}\t" if options.scores else ""
+                sys.stdout.write(score + show(line, translation.text) + "\n")
             sys.stdout.write("\n" * (experiment.config.decoding.n_best - len(best)))
         sys.stdout.flush()
     return Exit.DONE

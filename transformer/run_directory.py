@@ -6,6 +6,7 @@
     data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
     evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
+    trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
 A process that trains holds the directory: a second one is refused.
 """
@@ -47,7 +48,9 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.tfds.data_dir",
     "data.text",  # paths: that the text in them is the same is checked by its content
+    "data.treebank",
     "data.mixture.*.text",
+    "data.mixture.*.treebank",
     "data.mixture.*.tfds.data_dir",
 )
 

@@ -32,6 +32,7 @@ def tokenizer(sentence_pairs, tmp_path_factory):
         character_coverage=1.0,
         lowercase=False,
         train_sentences=211,
+        split_scripts=True,
     )
     return Tokenizer.load(path)
 

@@ -21,6 +21,7 @@ def trained(pairs, path, **changes):
         "character_coverage": 1.0,
         "lowercase": False,
         "train_sentences": 1000,
+        "split_scripts": True,
     }
     train(pairs, path, **{**options, **changes})
     return Tokenizer.load(path)

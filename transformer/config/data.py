@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-SOURCES = ("tfds", "text", "casa_roja", "recall")  # each with a section of its own
+SOURCES = ("tfds", "text", "casa_roja", "recall", "treebank", "orchard")  # a section each
+OF_TREES = ("treebank", "orchard")  # those of pairs of a sentence and its tree
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,23 @@ class RecallConfig:
 
 
 @dataclass(frozen=True)
+class TreebankConfig:
+    train: str
+    dev: str
+    test: str
+
+
+@dataclass(frozen=True)
+class OrchardConfig:
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        positive("data.orchard", self, "train_size", "dev_size", "test_size")
+
+
+@dataclass(frozen=True)
 class PartConfig:
     """Of a mixture: a source, its section and no other's, and how often its pairs come."""
 
@@ -89,6 +107,8 @@ class PartConfig:
     text: TextConfig | None = None
     casa_roja: CasaRojaConfig | None = None
     recall: RecallConfig | None = None
+    treebank: TreebankConfig | None = None
+    orchard: OrchardConfig | None = None
 
     def check(self, name: str) -> None:
         key = f"data.mixture.{name}"
@@ -121,6 +141,7 @@ class TokenizerConfig:
     character_coverage: float
     lowercase: bool
     train_sentences: int
+    split_scripts: bool
     sampling: float
 
     def __post_init__(self) -> None:
@@ -146,6 +167,8 @@ class DataConfig:
     text: TextConfig
     casa_roja: CasaRojaConfig
     recall: RecallConfig
+    treebank: TreebankConfig
+    orchard: OrchardConfig
     mixture: Mapping[str, PartConfig]  # in the order of their names
     leave_out: LeaveOutConfig
     max_ratio: float
@@ -179,11 +202,18 @@ class DataConfig:
         positive("data", self, "tokens_per_batch", "max_length", "shapes", "packed_length")
         positive("data", self, "row_multiple", "length_multiple")
         not_negative("data", self, "prefetch")
-        named = [f"data.text.{key}" for key, path in vars(self.text).items() if path]
+        for section in ("text", "treebank"):
+            paths = vars(getattr(self, section))
+            named = [f"data.{section}.{key}" for key, path in paths.items() if path]
+            require(
+                self.source == section or not named,
+                f"{' and '.join(named[:2])} {'are' if named[1:] else 'is'} set but data.source is "
+                f"{self.source!r}, which does not read files named there: add "
+                f"--config.data.source={section}",
+            )
         require(
-            self.source == "text" or not named,
-            f"{' and '.join(named[:2])} are set but data.source is {self.source!r}, which does not "
-            "read them: add --config.data.source=text",
+            not (self.of_trees and self.tokenizer.lowercase),
+            "data.tokenizer.lowercase is True, but the labels of trees have capitals: set it False",
         )
         length = self.max_length if self.batching == "buckets" else self.packed_length
         key = "max_length" if self.batching == "buckets" else "packed_length"
@@ -198,3 +228,9 @@ class DataConfig:
             f"{self.row_multiple} rows of data.{key} = {length}: take at least "
             f"{length * self.row_multiple}",
         )
+
+    @property
+    def of_trees(self) -> bool:
+        """Whether sources are sentences and targets their trees, linearised."""
+        parts = [part.source for part in self.mixture.values()]
+        return set(parts if self.source == "mixture" else [self.source]) <= set(OF_TREES)

@@ -25,7 +25,17 @@ from transformer.data.pairs import Pair, Problem
 from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
 from transformer.data.sampling import Sampled
 from transformer.data.selection import find_problems
-from transformer.data.sources import SOURCES, CasaRoja, Corpus, Mixture, Recall, Text, Tfds
+from transformer.data.sources import (
+    SOURCES,
+    CasaRoja,
+    Corpus,
+    Mixture,
+    Orchard,
+    Recall,
+    Text,
+    Tfds,
+    Treebank,
+)
 from transformer.data.store import Store, open_store, store_key
 from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -40,6 +50,7 @@ __all__ = [
     "Corpus",
     "Epochs",
     "Mixture",
+    "Orchard",
     "Pair",
     "Plan",
     "Portion",
@@ -54,6 +65,7 @@ __all__ = [
     "Text",
     "Tfds",
     "Tokenizer",
+    "Treebank",
     "everything",
     "find_problems",
     "in_order",

@@ -13,6 +13,7 @@ from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]").search  # category Cc, but for the tab
+KEY = "data.text"  # names the files, unless told otherwise
 
 
 def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
@@ -21,7 +22,7 @@ def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
     Raises:
         UserError: a file cannot be read or is no whole gzip file, or their lengths differ.
     """
-    files = _lines(source), _lines(target)
+    files = read_lines(source, KEY), read_lines(target, KEY)
     for number, (left, right) in enumerate(itertools.zip_longest(*files)):
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in files[left is None])
@@ -33,7 +34,16 @@ def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
         yield left, right
 
 
-def _lines(path: str) -> Iterator[bytes]:
+def read_lines(path: str, key: str) -> Iterator[bytes]:
+    """Lines of a file without their \\n or \\r\\n, and without a byte order mark; .gz is unpacked.
+
+    Args:
+        path: of the file.
+        key: where the configuration names it, for errors.
+
+    Raises:
+        UserError: the file cannot be read or is no whole gzip file.
+    """
     try:
         with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
             for number, line in enumerate(file):
@@ -43,7 +53,7 @@ def _lines(path: str) -> Iterator[bytes]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a whole gzip file ({error}); copy it again") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check the path in data.text") from error
+        raise UserError(f"{path}: {error.strerror}; check the path in {key}") from error
 
 
 def decode(lines: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
@@ -67,10 +77,10 @@ def decode(lines: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
         yield Pair(sides[0], sides[1], problems)
 
 
-def file_digest(path: str | Path) -> str:
+def file_digest(path: str | Path, key: str = KEY) -> str:
     """SHA-256 of a file's bytes. Raises UserError where it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check the path in data.text") from error
+        raise UserError(f"{path}: {error.strerror}; check the path in {key}") from error

@@ -40,3 +40,4 @@ class Pair(NamedTuple):
     target: str
     problems: Problem = Problem(0)
     part: int = 0  # of a mixture of corpora
+    tags: str = ""  # parts of speech of the source's words, where the target is their tree

@@ -1,4 +1,4 @@
-"""Corpora: aligned sentence pairs from text files, from TFDS, made up by us, or several.
+"""Corpora: sentence pairs from text files, treebanks, TFDS, made up by us, or several of these.
 
 A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields are the keys of its
 section under `data` in experiments/base.py.
@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from transformer.data import recall, tfds_builders
+from transformer.data import recall, tfds_builders, treebank
 from transformer.data.lines import aligned, decode, file_digest
 from transformer.data.pairs import Pair
+from transformer.data.treebank import orchard, penn
 from transformer.errors import UserError
 
 TFDS_CHUNK = 1024  # examples read at a time
@@ -224,6 +225,69 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Treebank:
+    """Sentences and their trees, from bracketed files, plain or .gz; see treebank/penn.py.
+
+    Each is a glob or a path, or several separated by commas; "" = no such split.
+    """
+
+    train: str
+    dev: str
+    test: str
+
+    def has(self, split: str) -> bool:
+        return bool(getattr(self, split))
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        empty, files = True, self._files(split)
+        for path in files:
+            for tree in treebank.read(path, f"data.treebank.{split}"):
+                empty = False
+                yield treebank.pair(tree)
+        if empty:
+            raise UserError(f"{files[0]} (of {len(files)} files): no trees in them")
+
+    def fingerprint(self, split: str) -> str:
+        key = f"data.treebank.{split}"
+        digests = (file_digest(path, key) for path in self._files(split))
+        return _digest("treebank", penn.VERSION, *digests)
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"treebank": getattr(self, split)}
+
+    def _files(self, split: str) -> list[str]:
+        _require_split(self, split, f"data.treebank.{split}")
+        return treebank.files(getattr(self, split), f"data.treebank.{split}")
+
+
+@dataclass(frozen=True)
+class Orchard:
+    """A treebank of ours, which needs no files: see treebank/orchard.py."""
+
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def has(self, split: str) -> bool:
+        return getattr(self, f"{split}_size") > 0
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        size, limit = getattr(self, f"{split}_size"), orchard.count_trees(split)
+        if size > limit:
+            raise UserError(f"data.orchard.{split}_size is {size:,}; the grammar gives {limit:,}")
+        yield from map(treebank.pair, orchard.trees(split, size))
+
+    def fingerprint(self, split: str) -> str:
+        # As of casa roja: the files that make the trees are their version.
+        files = (orchard.__file__, orchard.lexicon.__file__)
+        size = getattr(self, f"{split}_size")
+        return _digest("orchard", split, size, penn.VERSION, *map(file_digest, files))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"orchard": f"{getattr(self, f'{split}_size'):,} trees of the grammar"}
+
+
+@dataclass(frozen=True)
 class Mixture:
     """The training pairs of several corpora one after another; how often each comes is a plan's.
 
@@ -256,11 +320,16 @@ class Mixture:
         return having if split == "train" else dict([next(iter(having.items()))])
 
 
-SOURCES: dict[str, type[Text] | type[Tfds] | type[CasaRoja] | type[Recall]] = {
+SOURCES: dict[
+    str,
+    type[Text] | type[Tfds] | type[CasaRoja] | type[Recall] | type[Treebank] | type[Orchard],
+] = {
     "tfds": Tfds,
     "text": Text,
     "casa_roja": CasaRoja,
     "recall": Recall,
+    "treebank": Treebank,
+    "orchard": Orchard,
 }
 
 

@@ -14,7 +14,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import sentencepiece
@@ -44,6 +44,7 @@ def train(
     character_coverage: float,
     lowercase: bool,
     train_sentences: int,
+    split_scripts: bool,
 ) -> None:
     """Trains a joint model on both sides of `pairs` and writes it to `path`.
 
@@ -56,6 +57,7 @@ def train(
         character_coverage: share of the text's characters that get a piece of their own.
         lowercase: lower case is part of the normalisation.
         train_sentences: pairs used at most, evenly spaced over all of them.
+        split_scripts: no piece has characters of two scripts: "(NP" is two pieces at least.
 
     Raises:
         UserError: `vocab_size` is too small for the alphabet, or there is no text.
@@ -64,6 +66,8 @@ def train(
     sentences = [side for pair in chosen for side in (pair.source, pair.target)]
     if not sentences:
         raise UserError("no sentences to train a tokenizer on: the training split is empty")
+    # The trainer's options stand in the model file, even those that say what it does anyway.
+    more: dict[str, Any] = {} if split_scripts else {"split_by_unicode_script": False}
     model = io.BytesIO()
     with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
         rules.write(_normalization_rules(lowercase))
@@ -84,6 +88,7 @@ def train(
                 unk_id=UNK,
                 num_threads=TRAINING_THREADS,
                 minloglevel=2,
+                **more,
             )
         except RuntimeError as error:
             raise UserError(

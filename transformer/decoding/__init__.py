@@ -1,7 +1,7 @@
 """Memory to words: searches over a model's next-token scores, and the translation of sentences."""
 
 from transformer.decoding.beam import beam_search
-from transformer.decoding.configured import open_translator
+from transformer.decoding.configured import open_translator, shown_as
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.search import Hypotheses
 from transformer.decoding.translate import Translation, Translator
@@ -13,4 +13,5 @@ __all__ = [
     "beam_search",
     "greedy_search",
     "open_translator",
+    "shown_as",
 ]

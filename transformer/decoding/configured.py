@@ -1,9 +1,10 @@
-"""The translator that an experiment's configuration describes."""
+"""The translator of an experiment, as its configuration says, and what is shown of translations."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from transformer.data.treebank import put_together
 from transformer.decoding.translate import Translator
 from transformer.experiment import Experiment
 
@@ -32,3 +33,13 @@ def open_translator(
         jit=jit,
         place=layout.place,
     )
+
+
+def shown_as(experiment: Experiment) -> Callable[[str, str], str]:
+    """What is shown of a sentence and its translation: this, or where it is a tree, all of it.
+
+    A model says no words of a tree: they are the sentence's.
+    """
+    if not experiment.config.data.of_trees:
+        return lambda sentence, translation: translation
+    return lambda sentence, brackets: put_together(brackets, sentence.split()).tree.bracketed()

@@ -1,11 +1,16 @@
 """Translates a split of the corpus and scores it: what `transformer evaluate` prints."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from transformer.data import Pair
 from transformer.data.casa_roja import word_for_word
+from transformer.data.treebank import put_together
 from transformer.decoding import open_translator
+from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
 from transformer.evaluation.scores import Scores, score
 from transformer.experiment import Experiment
@@ -20,9 +25,11 @@ class Evaluation:
     perplexity_per_word: float
     scores: Scores
     baseline: Scores | None  # casa roja: a word-for-word dictionary on the same sentences
+    brackets: BracketScores | None  # of treebanks
     sources: list[str]
     references: list[str]
     translations: list[str]
+    trees: list[str]  # of treebanks: what was translated, put together with the words; else none
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the sentences."""
@@ -34,6 +41,7 @@ class Evaluation:
             "perplexity_per_word": self.perplexity_per_word,
             **self.scores.as_dict(),
             "word_for_word": self.baseline.as_dict() if self.baseline else None,
+            "brackets": self.brackets.as_dict() if self.brackets else None,
         }
 
     def table(self) -> str:
@@ -44,10 +52,19 @@ class Evaluation:
             f"{self.perplexity_per_word:.2f} a word ({self.likelihood.tokens:,} pieces)",
             self.scores.table(),
         ]
+        if self.brackets:
+            rows.append(self.brackets.table())
         if self.baseline:
             rows.append("a word-for-word dictionary on the same sentences:")
             rows.append(self.baseline.table())
         return "\n".join(rows)
+
+    def write_texts(self, folder: Path) -> None:
+        """Writes what was translated, a sentence a line: translations.SPLIT.txt; and the trees."""
+        for name, lines in (("translations", self.translations), ("trees", self.trees)):
+            if lines:
+                path = folder / f"{name}.{self.split}.txt"
+                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
@@ -62,9 +79,11 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
     longest = int(experiment.store(split).lengths.max())
     translator = open_translator(experiment, params, max_length=longest)
     translations = [best[0].text for best in translator.translate(sources)]
-    baseline = None
+    baseline, brackets, trees = None, None, []
     if experiment.config.data.source == "casa_roja":
         baseline = score([word_for_word(source) for source in sources], references)
+    if experiment.config.data.of_trees:
+        brackets, trees = _of_trees(translations, pairs)
     # A sentence's end is predicted like a word, so it counts as one.
     words = sum(len(reference.split()) + 1 for reference in references)
     return Evaluation(
@@ -73,7 +92,26 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
         likelihood.perplexity_per_word(words),
         score(translations, references),
         baseline,
+        brackets,
         sources,
         references,
         translations,
+        trees,
     )
+
+
+def _of_trees(
+    translations: Sequence[str], pairs: Sequence[Pair]
+) -> tuple[BracketScores, list[str]]:
+    """The scores of linearised trees, and the trees on a line each."""
+    parses, right = [], []
+    for said, pair in zip(translations, pairs, strict=True):
+        words, tags = pair.source.split(" "), pair.tags.split(" ")
+        if not pair.source:  # a tree of empty elements alone
+            words, tags = [], []
+        parses.append(put_together(said, words))
+        right.append(put_together(pair.target, words, tags).tree)
+    scores = score_brackets(
+        [parse.tree for parse in parses], right, sum(parse.mended for parse in parses)
+    )
+    return scores, [parse.tree.bracketed() for parse in parses]
