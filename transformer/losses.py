@@ -119,10 +119,10 @@ def _sum_of_pieces(piece: Callable[[Any, _Chunk], LossSums], held: Any, chunks: 
 
 def _forward(piece: Callable[[Any, _Chunk], LossSums], held: Any, chunks: _Chunk) -> Any:
     def add(carry: tuple[LossSums, Any], chunk: _Chunk) -> Any:
-        (sums, dheld), (hidden_BCD, *rest) = carry, chunk
+        (sums, dheld), (hidden_BCD, labels_BC, weights_BC) = carry, chunk
 
         def loss(held: Any, hidden_BCD: Array) -> tuple[Array, LossSums]:
-            part = piece(held, (hidden_BCD, *rest))
+            part = piece(held, (hidden_BCD, labels_BC, weights_BC))
             return part.loss, part
 
         _, pull, part = jax.vjp(loss, held, hidden_BCD, has_aux=True)

@@ -54,13 +54,27 @@ def corpus(source: str, target: str, pairs: int) -> list[Pair]:
     return list(CasaRoja(pairs, 0, 0).pairs("train"))
 
 
+def trained(pairs: Sequence[Pair], path: Path, kind: str, vocabulary: int) -> Tokenizer:
+    """A tokenizer with the defaults of experiments/base.py, on all of the text."""
+    tokenizers.train(
+        pairs,
+        path,
+        kind=kind,
+        vocab_size=vocabulary,
+        lowercase=False,
+        split_scripts=True,
+        character_coverage=1.0,
+        train_sentences=len(pairs),
+    )
+    return Tokenizer.load(path)
+
+
 def tokenise(pairs: Sequence[Pair], kind: str, vocabulary: int, rounds: int) -> dict[str, Any]:
     """Sentences a second of ours and of SentencePiece alone, and the median of the ratios."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.model"
-        options = {"lowercase": False, "character_coverage": 1.0, "train_sentences": 1_000_000}
-        tokenizers.train(pairs, path, kind=kind, vocab_size=vocabulary, **options)
-        tokenizer, processor = Tokenizer.load(path), sentencepiece.SentencePieceProcessor()
+        tokenizer = trained(pairs, path, kind, vocabulary)
+        processor = sentencepiece.SentencePieceProcessor()
         processor.load(str(path))
         lines = [side for pair in pairs for side in (pair.source, pair.target)]
 
@@ -182,16 +196,8 @@ def main(arguments: list[str]) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.model"
-        tokenizers.train(
-            pairs,
-            path,
-            kind="bpe",
-            vocab_size=options.vocabulary,
-            lowercase=False,
-            character_coverage=1.0,
-            train_sentences=1_000_000,
-        )
-        store = open_store(Path(folder), lambda: iter(pairs), Tokenizer.load(path), key="store")
+        tokenizer = trained(pairs, path, "bpe", options.vocabulary)
+        store = open_store(Path(folder), lambda: iter(pairs), tokenizer, key="store")
         lengths = np.minimum(store.lengths, 256)
         plan = plan_buckets(lengths, everything(lengths), length_multiple=8, **BUCKETS)
         result["tokens_per_second"] = batches(store, plan, options.rounds)
