@@ -23,7 +23,7 @@ from jaxtyping import Int
 from transformer import files
 from transformer.data.batching import Plan
 from transformer.data.store import CHUNK, Chunk, Store, open_chunks
-from transformer.data.tokenizers import EOS, Tokenizer
+from transformer.data.tokenizers import Tokenizer
 from transformer.rng import Stream
 
 log = logging.getLogger(__name__)
@@ -140,10 +140,10 @@ def _chunks(
         seeds = bits.random_raw(len(plain)) >> np.uint64(32)
         sampled = tokenizer.sample(tokenizer.decode(plain), probability, seeds)
         sentences = [
-            [*new, EOS] if len(new) < max_length else old
+            new if len(new) < max_length else old[:-1]
             for new, old in zip(sampled, plain, strict=True)
         ]
-        yield sentences, store.pairs[start:stop].copy()
+        yield Chunk.of(sentences, store.pairs[start:stop].copy())
 
 
 def _hash(*parts: object) -> str:

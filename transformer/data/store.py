@@ -7,7 +7,6 @@ each pair. Pair i is line i + 1 of the corpus, whatever is wrong with it. The ke
 that went in, so a folder is never updated: it is right, or it is damaged and built anew.
 """
 
-import array
 import hashlib
 import itertools
 import json
@@ -16,25 +15,44 @@ import os
 import shutil
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Int, Integer, UInt8, UInt16, UInt64
 
 from transformer import files
-from transformer.data.arrays import ranges
+from transformer.data.arrays import ranges, starts
 from transformer.data.pairs import Pair, Problem
 from transformer.data.tokenizers import EOS, Tokenizer
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the layout above: raise it when that changes
-CHUNK = 32_768  # pairs tokenised at a time
+VERSION = 4  # of the layout above: raise it when that changes
+CHUNK = 8_192  # pairs tokenised at a time
 
 PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
-Chunk = tuple[list[list[int]], np.ndarray]  # sentences, EOS last, side by side; PAIR of each pair
+
+
+class Chunk(NamedTuple):
+    """Some pairs on their way into a store."""
+
+    ids: Int[np.ndarray, " total"]  # of all sentences, EOS included, source 0, target 0 ...
+    lengths: Int[np.ndarray, " sentences"]
+    pairs: np.ndarray  # PAIR of each
+
+    @classmethod
+    def of(cls, sentences: list[list[int]], pairs: np.ndarray) -> Self:
+        """Of sentences as a tokenizer gives them; EOS is put behind each."""
+        for sentence in sentences:
+            sentence.append(EOS)
+        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+        flat = itertools.chain.from_iterable(sentences)
+        return cls(np.fromiter(flat, np.int32, int(lengths.sum())), lengths, pairs)
 
 
 class Store:
@@ -167,30 +185,51 @@ def _read(folder: Path, dtype: np.dtype) -> Store:
 
 
 def _encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[Chunk]:
-    while chunk := list(itertools.islice(pairs, CHUNK)):
-        sentences = tokenizer.encode([side for p in chunk for side in (p.source, p.target)])
-        for sentence in sentences:
-            sentence.append(EOS)
-        known = np.zeros(len(chunk), PAIR)
-        known["problems"] = [pair.problems for pair in chunk]
-        known["part"] = [pair.part for pair in chunk]
-        both = zip(sentences[::2], sentences[1::2], strict=True)
-        known["digest"] = [_digest(source + target) for source, target in both]
-        yield sentences, known
+    """Chunk by chunk. SentencePiece is at work on the next one while one is put together."""
+
+    def encode(chunk: list[Pair]) -> tuple[list[Pair], list[list[int]]]:
+        return chunk, tokenizer.encode([side for p in chunk for side in (p.source, p.target)])
+
+    with ThreadPoolExecutor(1) as ahead:
+        running: deque[Future[tuple[list[Pair], list[list[int]]]]] = deque()
+        while (chunk := list(itertools.islice(pairs, CHUNK))) or running:
+            if chunk:
+                running.append(ahead.submit(encode, chunk))
+            if len(running) > 1 or not chunk:
+                yield _described(*running.popleft().result())
 
 
-def _digest(ids: list[int]) -> int:
-    """Of a pair's ids. Equal ids are equal normalised text; EOS parts the two sides."""
-    return int.from_bytes(hashlib.blake2b(array.array("i", ids), digest_size=8).digest(), "little")
+def _described(pairs: list[Pair], sentences: list[list[int]]) -> Chunk:
+    known = np.zeros(len(pairs), PAIR)
+    known["problems"] = [pair.problems for pair in pairs]
+    known["part"] = [pair.part for pair in pairs]
+    chunk = Chunk.of(sentences, known)
+    known["digest"] = _digests(chunk.ids, chunk.lengths.reshape(-1, 2).sum(axis=1))
+    return chunk
+
+
+def _digests(
+    ids: Int[np.ndarray, " total"], lengths: Int[np.ndarray, " pairs"]
+) -> UInt64[np.ndarray, " pairs"]:
+    """Of each pair's ids, in their order. Equal ids are equal normalised text; EOS parts the sides.
+
+    The sum, modulo 2^64, of each id with its place, mixed by SplitMix64's finaliser (Steele et al.
+    2014, Fig. 16).
+    """
+    place = ranges(np.zeros_like(lengths), lengths)
+    mixed = ids.astype(np.uint64) | (place.astype(np.uint64) << 32)
+    mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> 27)) * np.uint64(0x94D049BB133111EB)
+    return np.add.reduceat(mixed ^ (mixed >> 31), starts(lengths))
 
 
 def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
     started, lengths, known = time.monotonic(), [np.zeros(1, np.int64)], []
     with open(folder / "tokens.bin", "wb") as file:
-        for sentences, pairs in chunks:
-            lengths.append(np.fromiter(map(len, sentences), np.int64, len(sentences)))
-            flat = itertools.chain.from_iterable(sentences)
-            np.fromiter(flat, dtype, int(lengths[-1].sum())).tofile(file)
+        for ids, lengths_of_chunk, pairs in chunks:
+            lengths.append(lengths_of_chunk)
+            ids.astype(dtype).tofile(file)
             # What is nothing but EOS had no text that the tokenizer keeps.
             pairs["problems"][lengths[-1].reshape(-1, 2).min(axis=1) == 1] |= int(Problem.EMPTY)
             known.append(pairs)
