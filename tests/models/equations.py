@@ -93,20 +93,22 @@ class Sentence:
         if self.c.sublayers == "parallel":
             functions = [function for _, function in parts]
             parts = [(parts[0][0], lambda y: sum(f(y) for f in functions))]
-        N, M = self.c.encoder_layers, self.c.decoder_layers
         for name, function in parts:
             norm = lambda y, which="norm", p=p[name]: self.norm(p[which], y)  # noqa: E731
             match self.c.norm:
                 case "post":
                     x = norm(x + function(x))
                 case "deepnorm":
-                    alpha = 0.81 * (N**4 * M) ** (1 / 16) if side == "source" else (3 * M) ** 0.25
-                    x = norm(alpha * x + function(x))
+                    x = norm(self.alpha(side) * x + function(x))
                 case "pre":
                     x = x + function(norm(x))
                 case "sandwich":
                     x = x + norm(function(norm(x)), "output_norm")
         return x
+
+    def alpha(self, side: str) -> float:
+        N, M = self.c.encoder_layers, self.c.decoder_layers
+        return 0.81 * (N**4 * M) ** (1 / 16) if side == "source" else (3 * M) ** 0.25
 
     def last_norm(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.norm(self.p[name], x) if self.c.norm in ("pre", "sandwich") else x
@@ -173,6 +175,22 @@ class Sentence:
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         self.weights.append(weights / weights.sum(-1, keepdims=True))
         return self.weights[-1] @ v
+
+
+class Continuation(Sentence):
+    """A decoder alone: prompt and continuation as one sentence."""
+
+    def decode(self, ids: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+        x = self.embed("target", np.concatenate([prompt, ids]))
+        for n in range(self.c.decoder_layers):
+            layer = pick(self.p["decoder"], n)
+            within = self.attention(layer["self_attention"], "target")
+            parts = [("attend", within), ("transform", self.feed_forward(layer["feed_forward"]))]
+            x = self.layer(layer, x, parts, "target")
+        return self.last_norm("decoder_norm", x)[len(prompt) :]
+
+    def alpha(self, side: str) -> float:
+        return (2 * self.c.decoder_layers) ** 0.25
 
 
 # Press et al. 2022, §3 prints those of 8 heads, 1/2 ... 1/256; of 4 every other one.
