@@ -25,7 +25,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seed = 0  # of everything random: initial parameters, dropout, order of the data
 
     model = config.model = ConfigDict()
-    model.family = "transformer"  # transformer | rnn | gru | lstm
+    # transformer: encoder and decoder (paper) | decoder: alone, a language model that goes on from
+    # its source, the prompt (Radford et al. 2018), and has no encoder_layers | rnn | gru | lstm
+    model.family = "transformer"
     model.encoder_layers = 6  # N
     model.decoder_layers = 6  # N
     model.d_model = 512  # D, the width
@@ -100,7 +102,8 @@ def get_config(variant: str = "") -> ConfigDict:
     model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
-    data.source = "tfds"  # tfds | text | casa_roja | recall | mixture: each is configured below
+    # tfds | text | casa_roja | recall | files | mixture: each is configured below
+    data.source = "tfds"
     data.tfds = ConfigDict()
     data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
     data.tfds.source_language = "en"
@@ -131,6 +134,13 @@ def get_config(variant: str = "") -> ConfigDict:
     data.recall.train_size = 20_000  # pairs
     data.recall.dev_size = 200
     data.recall.test_size = 1_000
+    data.files = ConfigDict()  # any text files, for language models: transformer/data/passages.py
+    data.files.patterns = ()  # globs, ** for any folders; () = this package's own source code
+    data.files.lines = 8  # consecutive lines of a passage
+    data.files.prompt_lines = 2  # of these, the source; what follows is the target
+    data.files.unprompted = 0.5  # share of training passages whose prompt is empty: all is target
+    data.files.dev_size = 200  # passages at most, evenly from those of a tenth of the files
+    data.files.test_size = 1_000
     # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and
     # half of them a third time, drawn anew in every epoch); dev and test are those of the first
     # part, by name, that has them. Each part is its source's section as above, all of its keys:

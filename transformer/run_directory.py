@@ -47,7 +47,9 @@ MAY_CHANGE = (
     "data.cache_dir",
     "data.tfds.data_dir",
     "data.text",  # paths: that the text in them is the same is checked by its content
+    "data.files.patterns",
     "data.mixture.*.text",
+    "data.mixture.*.files.patterns",
     "data.mixture.*.tfds.data_dir",
 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-SOURCES = ("tfds", "text", "casa_roja", "recall")  # each with a section of its own
+SOURCES = ("tfds", "text", "casa_roja", "recall", "files")  # each with a section of its own
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,28 @@ class RecallConfig:
 
 
 @dataclass(frozen=True)
+class FilesConfig:
+    patterns: tuple[str, ...]
+    lines: int
+    prompt_lines: int
+    unprompted: float
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        positive("data.files", self, "lines", "dev_size", "test_size")
+        require(
+            0 <= self.prompt_lines < self.lines,
+            f"data.files.prompt_lines is {self.prompt_lines} of data.files.lines = {self.lines}: "
+            "take at least 0 and leave a line to go on with",
+        )
+        require(
+            0.0 <= self.unprompted <= 1.0,
+            f"data.files.unprompted is {self.unprompted}; it is a share, from 0 to 1",
+        )
+
+
+@dataclass(frozen=True)
 class PartConfig:
     """Of a mixture: a source, its section and no other's, and how often its pairs come."""
 
@@ -89,6 +111,7 @@ class PartConfig:
     text: TextConfig | None = None
     casa_roja: CasaRojaConfig | None = None
     recall: RecallConfig | None = None
+    files: FilesConfig | None = None
 
     def check(self, name: str) -> None:
         key = f"data.mixture.{name}"
@@ -146,6 +169,7 @@ class DataConfig:
     text: TextConfig
     casa_roja: CasaRojaConfig
     recall: RecallConfig
+    files: FilesConfig
     mixture: Mapping[str, PartConfig]  # in the order of their names
     leave_out: LeaveOutConfig
     max_ratio: float

@@ -22,6 +22,7 @@ from transformer.data.batching import (
     plan_packed,
 )
 from transformer.data.pairs import Pair, Problem
+from transformer.data.passages import Files
 from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
 from transformer.data.sampling import Sampled
 from transformer.data.selection import find_problems
@@ -39,6 +40,7 @@ __all__ = [
     "CasaRoja",
     "Corpus",
     "Epochs",
+    "Files",
     "Mixture",
     "Pair",
     "Plan",

@@ -4,8 +4,6 @@ A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields
 section under `data` in experiments/base.py.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from transformer.data import recall, tfds_builders
-from transformer.data.lines import aligned, decode, file_digest
+from transformer.data.lines import aligned, decode, digest, file_digest
 from transformer.data.pairs import Pair
+from transformer.data.passages import Files
 from transformer.errors import UserError
 
 TFDS_CHUNK = 1024  # examples read at a time
@@ -86,7 +85,7 @@ class Text:
 
     def fingerprint(self, split: str) -> str:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        return _digest("text", *map(file_digest, self._paths(split)))
+        return digest("text", *map(file_digest, self._paths(split)))
 
     def origins(self, split: str) -> dict[str, str]:
         return {"text": " and ".join(self._paths(split))}
@@ -120,7 +119,7 @@ class Tfds:
         _require_split(self, split, f"data.tfds.{split}")
         info = self._builder.info  # name, configuration and version: known before the data is there
         languages = (self.source_language, self.target_language)
-        return _digest("tfds", info.full_name, getattr(self, split), *languages)
+        return digest("tfds", info.full_name, getattr(self, split), *languages)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"tfds": f"{self._builder.info.full_name} {getattr(self, split)}"}
@@ -172,7 +171,7 @@ class CasaRoja:
         # The grammar's source text is its version: nobody has to remember to raise a number.
         files = sorted((Path(__file__).parent / "casa_roja").glob("*.py"))
         size = getattr(self, f"{split}_size")
-        return _digest("casa_roja", split, size, *map(file_digest, files))
+        return digest("casa_roja", split, size, *map(file_digest, files))
 
     def origins(self, split: str) -> dict[str, str]:
         return {"casa_roja": f"{getattr(self, f'{split}_size'):,} pairs of the grammar"}
@@ -209,7 +208,7 @@ class Recall:
     def fingerprint(self, split: str) -> str:
         # As of casa roja: the file that makes the pairs is their version.
         size, version = getattr(self, f"{split}_size"), file_digest(recall.__file__)
-        return _digest("recall", split, size, self.task, self._kind(split), version)
+        return digest("recall", split, size, self.task, self._kind(split), version)
 
     def origins(self, split: str) -> dict[str, str]:
         size, blanks = getattr(self, f"{split}_size"), ", ".join(map(str, self.distances))
@@ -241,7 +240,7 @@ class Mixture:
                 yield pair._replace(part=index)
 
     def fingerprint(self, split: str) -> str:
-        return _digest("mixture", *(part.fingerprint(split) for part in self._of(split).values()))
+        return digest("mixture", *(part.fingerprint(split) for part in self._of(split).values()))
 
     def origins(self, split: str) -> dict[str, str]:
         return {
@@ -256,18 +255,15 @@ class Mixture:
         return having if split == "train" else dict([next(iter(having.items()))])
 
 
-SOURCES: dict[str, type[Text] | type[Tfds] | type[CasaRoja] | type[Recall]] = {
+SOURCES: dict[str, type[Text | Tfds | CasaRoja | Recall | Files]] = {
     "tfds": Tfds,
     "text": Text,
     "casa_roja": CasaRoja,
     "recall": Recall,
+    "files": Files,
 }
 
 
 def _require_split(corpus: Corpus, split: str, keys: str) -> None:
     if not corpus.has(split):
         raise UserError(f"the corpus has no {split} split: set {keys}")
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

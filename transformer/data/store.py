@@ -173,6 +173,12 @@ def _encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[Chunk]:
             sentence.append(EOS)
         known = np.zeros(len(chunk), PAIR)
         known["problems"] = [pair.problems for pair in chunk]
+        # A side that is nothing but EOS had text that the tokenizer does not keep; or none, and
+        # then its corpus has said whether that is a problem.
+        for place, pair in enumerate(chunk):
+            sides = zip(pair[:2], sentences[2 * place : 2 * place + 2], strict=True)
+            if any(text and len(ids) == 1 for text, ids in sides):
+                known["problems"][place] |= int(Problem.EMPTY)
         known["part"] = [pair.part for pair in chunk]
         both = zip(sentences[::2], sentences[1::2], strict=True)
         known["digest"] = [_digest(source + target) for source, target in both]
@@ -191,8 +197,6 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
             lengths.append(np.fromiter(map(len, sentences), np.int64, len(sentences)))
             flat = itertools.chain.from_iterable(sentences)
             np.fromiter(flat, dtype, int(lengths[-1].sum())).tofile(file)
-            # What is nothing but EOS had no text that the tokenizer keeps.
-            pairs["problems"][lengths[-1].reshape(-1, 2).min(axis=1) == 1] |= int(Problem.EMPTY)
             known.append(pairs)
     if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")
