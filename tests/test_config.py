@@ -166,7 +166,9 @@ def test_every_experiment_resolves_with_smoke() -> None:
     assert len(EXPERIMENTS) >= 3
     for path in EXPERIMENTS:
         smoke = load_config(f"{path}:smoke", [])
-        assert smoke.data.source in ("casa_roja", "recall", "files")  # which ship with us
+        assert smoke.data.source in (
+            *("casa_roja", "recall", "files", "agreement", "digits"),
+        )  # which ship with us
         assert smoke.model.d_model <= 32
         config = load_config(str(path), [])
         build_model(config.model)

@@ -21,12 +21,24 @@ from transformer.data.batching import (
     plan_buckets,
     plan_packed,
 )
+from transformer.data.masking import Blanks, Masking
 from transformer.data.pairs import Pair, Problem
 from transformer.data.passages import Files
 from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
 from transformer.data.sampling import Sampled
 from transformer.data.selection import find_problems
-from transformer.data.sources import SOURCES, CasaRoja, Corpus, Mixture, Recall, Text, Tfds
+from transformer.data.sources import (
+    SOURCES,
+    Agreement,
+    CasaRoja,
+    Corpus,
+    Digits,
+    Mixture,
+    OneSide,
+    Recall,
+    Text,
+    Tfds,
+)
 from transformer.data.store import Store, open_store, store_key
 from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -36,12 +48,17 @@ __all__ = [
     "PAD",
     "SOURCES",
     "UNK",
+    "Agreement",
     "Batches",
+    "Blanks",
     "CasaRoja",
     "Corpus",
+    "Digits",
     "Epochs",
     "Files",
+    "Masking",
     "Mixture",
+    "OneSide",
     "Pair",
     "Plan",
     "Portion",

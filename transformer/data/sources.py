@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from transformer.data import recall, tfds_builders
+from transformer.data import agreement, digits, recall, tfds_builders
 from transformer.data.lines import aligned, decode, digest, file_digest
 from transformer.data.pairs import Pair
 from transformer.data.passages import Files
@@ -223,6 +223,66 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Casa roja's Spanish, right or with a word that does not agree: see agreement.py."""
+
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def has(self, split: str) -> bool:
+        return getattr(self, f"{split}_size") > 0
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        size = getattr(self, f"{split}_size")
+        try:
+            labelled = agreement.pairs(split, size)
+        except ValueError as error:
+            raise UserError(f"data.agreement.{split}_size is {size:,}: {error}") from error
+        for text, label in labelled:
+            yield Pair(text, label)
+
+    def fingerprint(self, split: str) -> str:
+        size = getattr(self, f"{split}_size")
+        grammar = CasaRoja(size, size, size).fingerprint(split)
+        return digest("agreement", grammar, file_digest(agreement.__file__))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"agreement": f"{getattr(self, f'{split}_size'):,} sentences, right or wrong"}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Scikit-learn's handwritten digits as text: see digits.py."""
+
+    patch_side: int
+    dev_size: int
+    test_size: int
+
+    def has(self, split: str) -> bool:
+        return True
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """The first are for development, the next for testing, the others for training."""
+        dev, held = self.dev_size, self.dev_size + self.test_size
+        every = digits.pairs(self.patch_side)
+        if held >= len(every):
+            raise UserError(
+                f"data.digits.dev_size and test_size are {held:,} of {len(every):,} pictures: "
+                "leave some to train on"
+            )
+        splits = {"dev": every[:dev], "test": every[dev:held], "train": every[held:]}
+        for text, name in splits[split]:
+            yield Pair(text, name)
+
+    def fingerprint(self, split: str) -> str:
+        return digest("digits", [pair[:2] for pair in self.pairs(split)])
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {"digits": "scikit-learn's load_digits"}
+
+
+@dataclass(frozen=True)
 class Mixture:
     """The training pairs of several corpora one after another; how often each comes is a plan's.
 
@@ -255,12 +315,36 @@ class Mixture:
         return having if split == "train" else dict([next(iter(having.items()))])
 
 
-SOURCES: dict[str, type[Text | Tfds | CasaRoja | Recall | Files]] = {
+@dataclass(frozen=True)
+class OneSide:
+    """One side of a corpus, which is its own target: for what is masked, and for copying."""
+
+    corpus: Corpus
+    side: str  # "source" or "target"
+
+    def has(self, split: str) -> bool:
+        return self.corpus.has(split)
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        for pair in self.corpus.pairs(split):
+            text = getattr(pair, self.side)
+            yield pair._replace(source=text, target=text)
+
+    def fingerprint(self, split: str) -> str:
+        return digest("one side", self.side, self.corpus.fingerprint(split))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return self.corpus.origins(split)
+
+
+SOURCES: dict[str, type[Text | Tfds | CasaRoja | Recall | Files | Agreement | Digits]] = {
     "tfds": Tfds,
     "text": Text,
     "casa_roja": CasaRoja,
     "recall": Recall,
     "files": Files,
+    "agreement": Agreement,
+    "digits": Digits,
 }
 
 
