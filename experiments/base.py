@@ -25,7 +25,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seed = 0  # of everything random: initial parameters, dropout, order of the data
 
     model = config.model = ConfigDict()
-    model.family = "transformer"  # transformer | rnn | gru | lstm
+    # transformer: encoder and decoder (paper) | decoder: alone, a language model that goes on from
+    # its source, the prompt (Radford et al. 2018), and has no encoder_layers | encoder: alone, what
+    # it says read off by `readout`, and has no decoder_layers | rnn | gru | lstm
+    model.family = "transformer"
     model.encoder_layers = 6  # N
     model.decoder_layers = 6  # N
     model.d_model = 512  # D, the width
@@ -39,6 +42,13 @@ def get_config(variant: str = "") -> ConfigDict:
     model.dropout = 0.1  # P_drop: on each sub-layer's output and on embeddings + positions (§5.4)
     model.attention_dropout = 0.0  # on attention weights; none in the paper
     model.layer_drop = 0.0  # probability of leaving a whole layer out of a step (Fan et al. 2020)
+    # Of an encoder alone, what a target position is predicted from: position: the source's same one
+    # (masked language models, Devlin et al. 2019) | class: a learned position before the source,
+    # "[CLS]" | mean: of all positions; the last two for labels
+    model.readout = "position"
+    # Of an encoder alone, so many source tokens are one position, their vectors end to end and
+    # projected (Dosovitskiy et al. 2021, Eq. 1)
+    model.patch = 1
     # post: after the residual sum (paper) | pre: before the sub-layer (Xiong et al. 2020) |
     # sandwich: before and after it (Ding et al. 2021; "peri": Kim et al. 2025) | deepnorm: post,
     # residuals and initial values scaled by depth (Wang et al. 2022)
@@ -100,7 +110,8 @@ def get_config(variant: str = "") -> ConfigDict:
     model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
-    # tfds | text | casa_roja | recall | treebank | orchard | mixture: each is configured below
+    # tfds | text | casa_roja | recall | treebank | orchard | files | agreement | digits | mixture:
+    # see below for each
     data.source = "tfds"
     data.tfds = ConfigDict()
     data.tfds.name = "wmt14_translate/de-en"  # any builder with a Translation feature
@@ -142,6 +153,23 @@ def get_config(variant: str = "") -> ConfigDict:
     data.orchard.train_size = 20_000  # trees
     data.orchard.dev_size = 200
     data.orchard.test_size = 1_000
+    data.files = ConfigDict()  # any text files, for language models: transformer/data/passages.py
+    data.files.patterns = ()  # globs, ** for any folders; () = this package's own source code
+    data.files.lines = 8  # consecutive lines of a passage
+    data.files.prompt_lines = 2  # of these, the source; what follows is the target
+    data.files.unprompted = 0.5  # share of training passages whose prompt is empty: all is target
+    data.files.dev_size = 200  # passages at most, evenly from those of a tenth of the files
+    data.files.test_size = 1_000
+    # Sentences of casa roja's grammar, "right" or "wrong": transformer/data/agreement.py
+    data.agreement = ConfigDict()
+    data.agreement.train_size = 50_000  # sentences
+    data.agreement.dev_size = 500
+    data.agreement.test_size = 2_000
+    # Scikit-learn's 1,797 handwritten digits, a letter a pixel: transformer/data/digits.py
+    data.digits = ConfigDict()
+    data.digits.patch_side = 2  # pixels; those of a patch stand together: model.patch is its square
+    data.digits.dev_size = 200  # pictures; what is left of them is for training
+    data.digits.test_size = 400
     # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and
     # half of them a third time, drawn anew in every epoch); dev and test are those of the first
     # part, by name, that has them. Each part is its source's section as above, all of its keys:
@@ -149,6 +177,11 @@ def get_config(variant: str = "") -> ConfigDict:
     #       "news": {"source": "tfds", "rate": 1.0, "tfds": config.data.tfds.to_dict()},
     #       "talks": {"source": "text", "rate": 2.5, "text": {"train_source": "a.en", ...}}})
     data.mixture = ConfigDict()
+    # both: pairs of source and target | source | target: that side alone, which is its own target
+    data.side = "both"
+    # Share of source tokens masked, anew in each batch, and the only ones that count in the loss:
+    # 0.15 by Devlin et al. 2019; needs data.side, see transformer/data/masking.py
+    data.masked = 0.0
     # Training pairs left out, or kept (False); all are counted and listed in data_report.json.
     data.leave_out = ConfigDict()
     data.leave_out.not_utf8 = True  # bytes that are not UTF-8; kept ones are read as U+FFFD

@@ -11,6 +11,7 @@ bodies (`scores_BHTS`) and as jaxtyping annotations at borders (`Float[Array, "B
     H  query heads                             L  cache length: positions decoded at most
     G  key/value heads (G divides H)           C  chunks of a longer axis
     R  width of a recurrent state              Z  gates of a recurrent cell
+    J  source and target as one sequence
 
 Importing this package imports nothing heavy: the names below load their modules when first used.
 """

@@ -20,7 +20,9 @@ from transformer.data import (
     SOURCES,
     Batches,
     Corpus,
+    Masking,
     Mixture,
+    OneSide,
     Portion,
     Problem,
     Same,
@@ -132,8 +134,10 @@ class Experiment:
     def corpus(self) -> Corpus:
         data = self.config.data
         if data.source == "mixture":
-            return Mixture({name: _corpus(part) for name, part in data.mixture.items()})
-        return _corpus(data)
+            corpus = Mixture({name: _corpus(part) for name, part in data.mixture.items()})
+        else:
+            corpus = _corpus(data)
+        return corpus if data.side == "both" else OneSide(corpus, data.side)
 
     def check_corpus(self) -> None:
         """Refuses a corpus that lacks what training reads.
@@ -226,7 +230,8 @@ class Experiment:
             options |= {"shapes": data.shapes, "length_multiple": data.length_multiple}
         make_plan = functools.partial(plan, portions=portions, **options)
         if not data.tokenizer.sampling:
-            return Batches(Same(store, make_plan(store.lengths)), self.config.seed)
+            epochs = Same(store, make_plan(store.lengths))
+            return Batches(epochs, self.config.seed, masking=self._masking)
         sampled = Sampled(
             store,
             self.tokenizer,
@@ -289,7 +294,13 @@ class Experiment:
             row_multiple=self.row_multiple,
             length_multiple=data.length_multiple,
         )
-        return in_order(tokens, plan)
+        return in_order(tokens, plan, self._masking)
+
+    @property
+    def _masking(self) -> Masking | None:
+        if not self.config.data.masked:
+            return None
+        return Masking(self.config.data.masked, self.config.seed, self.tokenizer.size)
 
 
 def _corpus(config: DataConfig | PartConfig) -> Corpus:

@@ -17,6 +17,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 1
     DATA = 2
     SAMPLING = 3
+    MASKING = 4
 
 
 def key(seed: int | Array, stream: Stream, *counters: int | Array) -> PRNGKeyArray:

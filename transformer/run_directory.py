@@ -49,8 +49,10 @@ MAY_CHANGE = (
     "data.tfds.data_dir",
     "data.text",  # paths: that the text in them is the same is checked by its content
     "data.treebank",
+    "data.files.patterns",
     "data.mixture.*.text",
     "data.mixture.*.treebank",
+    "data.mixture.*.files.patterns",
     "data.mixture.*.tfds.data_dir",
 )
 

@@ -85,6 +85,8 @@ def model_config(**changes: Any) -> ModelConfig:
         dropout=0.1,
         attention_dropout=0.0,
         layer_drop=0.0,
+        readout="position",
+        patch=1,
         norm="post",
         norm_function="layer_norm",
         norm_epsilon=1e-6,

@@ -3,6 +3,7 @@
 Written from the papers, sharing nothing with the package but the names of its parameters.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -93,20 +94,22 @@ class Sentence:
         if self.c.sublayers == "parallel":
             functions = [function for _, function in parts]
             parts = [(parts[0][0], lambda y: sum(f(y) for f in functions))]
-        N, M = self.c.encoder_layers, self.c.decoder_layers
         for name, function in parts:
             norm = lambda y, which="norm", p=p[name]: self.norm(p[which], y)  # noqa: E731
             match self.c.norm:
                 case "post":
                     x = norm(x + function(x))
                 case "deepnorm":
-                    alpha = 0.81 * (N**4 * M) ** (1 / 16) if side == "source" else (3 * M) ** 0.25
-                    x = norm(alpha * x + function(x))
+                    x = norm(self.alpha(side) * x + function(x))
                 case "pre":
                     x = x + function(norm(x))
                 case "sandwich":
                     x = x + norm(function(norm(x)), "output_norm")
         return x
+
+    def alpha(self, side: str) -> float:
+        N, M = self.c.encoder_layers, self.c.decoder_layers
+        return 0.81 * (N**4 * M) ** (1 / 16) if side == "source" else (3 * M) ** 0.25
 
     def last_norm(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.norm(self.p[name], x) if self.c.norm in ("pre", "sandwich") else x
@@ -173,6 +176,67 @@ class Sentence:
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         self.weights.append(weights / weights.sum(-1, keepdims=True))
         return self.weights[-1] @ v
+
+
+class Continuation(Sentence):
+    """A decoder alone: prompt and continuation as one sentence."""
+
+    def decode(self, ids: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+        x = self.embed("target", np.concatenate([prompt, ids]))
+        for n in range(self.c.decoder_layers):
+            layer = pick(self.p["decoder"], n)
+            within = self.attention(layer["self_attention"], "target")
+            parts = [("attend", within), ("transform", self.feed_forward(layer["feed_forward"]))]
+            x = self.layer(layer, x, parts, "target")
+        return self.last_norm("decoder_norm", x)[len(prompt) :]
+
+    def alpha(self, side: str) -> float:
+        return (2 * self.c.decoder_layers) ** 0.25
+
+
+class Reading(Sentence):
+    """An encoder alone, with whatever its readout makes of its source."""
+
+    def alpha(self, side: str) -> float:
+        return (2 * self.c.encoder_layers) ** 0.25
+
+    def embed(self, side: str, ids: np.ndarray) -> np.ndarray:
+        """Patches, then the class token before them, then positions."""
+        c = self.c
+        x = Sentence(replaced(c, "none"), self.p).embed("target", ids)  # the one table there is
+        if c.patch > 1:
+            kernel, patches = self.p["patches"]["kernel"] / self.ratio, []
+            for start in range(0, len(x), c.patch):
+                parts = enumerate(x[start : start + c.patch])
+                patches.append(sum(vector @ kernel[place] for place, vector in parts))
+            x = np.stack(patches)
+        if c.readout == "class":
+            scale = c.base_d_model if c.width_scaling == "mup" else c.d_model
+            token = self.p["class_token"] * (math.sqrt(scale) if c.scale_embeddings else 1.0)
+            x = np.concatenate([token[None], x])
+        return x + self.positions(c, side, len(x))
+
+    def positions(self, c: ModelConfig, side: str, count: int) -> np.ndarray:
+        """What is added to embeddings: those of words that are zeros."""
+        zeros = {**self.p, "embedding": {"table": np.zeros((1, c.d_model))}}
+        shared = dataclasses.replace(c, tied="three_way")
+        return Sentence(shared, zeros).embed(side, np.zeros(count, int))
+
+    def read_out(self, ids: np.ndarray, count: int) -> np.ndarray:
+        """Hidden states of the first `count` target positions."""
+        x = self.encode(ids)
+        if self.c.readout == "position":
+            return x[:count]
+        pooled, head = x[0] if self.c.readout == "class" else x.mean(0), self.p["readout"]
+        x = pooled + self.positions(replaced(self.c, "sinusoidal"), "target", count)
+        plain = "post" if self.c.norm == "deepnorm" else self.c.norm
+        one = Reading(dataclasses.replace(self.c, norm=plain), self.p)
+        x = one.layer(head, x, [("transform", self.feed_forward(head["feed_forward"]))], "target")
+        return self.norm(head["norm"], x) if plain in ("pre", "sandwich") else x
+
+
+def replaced(c: ModelConfig, scheme: str) -> ModelConfig:
+    return dataclasses.replace(c, positions=dataclasses.replace(c.positions, scheme=scheme))
 
 
 # Press et al. 2022, §3 prints those of 8 heads, 1/2 ... 1/256; of 4 every other one.

@@ -5,6 +5,7 @@ of an output with respect to every input of another segment, of padding, of the 
 another row is exactly zero; and it is not zero towards what it may see.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -17,17 +18,21 @@ from transformer.config import AttentionConfig
 
 B, S, T, W, L = 2, 8, 6, 2, 4
 BACKENDS = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
-QUICK = [("chunked", True), ("ring:chunked", False)]  # the others are the slow lane's
+QUICK = [  # the others are the slow lane's
+    ("transformer", "chunked", True),
+    ("transformer", "ring:chunked", False),
+    ("decoder", "ring:chunked", False),
+]
 EVERY = [
-    pytest.param(name, unroll, marks=() if (name, unroll) in QUICK else pytest.mark.slow)
-    for name in BACKENDS
-    for unroll in (False, True)
+    pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow)
+    for row in itertools.product(("transformer", "decoder"), BACKENDS, (False, True))
 ]
 
 
-def parts(backend: str, unroll: bool) -> tuple[Any, Any, Any, Any]:
+def parts(family: str, backend: str, unroll: bool) -> tuple[Any, Any, Any, Any]:
     """A model with one row of its table for each position of a batch; that batch; its mesh."""
     config = testing.model_config(
+        family=family,
         encoder_layers=2,
         decoder_layers=2,
         heads=4,
@@ -52,9 +57,9 @@ def parts(backend: str, unroll: bool) -> tuple[Any, Any, Any, Any]:
     return model, variables, batch, layout
 
 
-@pytest.mark.parametrize(("backend", "unroll"), EVERY)
-def test_teacher_forcing(backend: str, unroll: bool) -> None:
-    model, variables, batch, layout = parts(backend, unroll)
+@pytest.mark.parametrize(("family", "backend", "unroll"), EVERY)
+def test_teacher_forcing(family: str, backend: str, unroll: bool) -> None:
+    model, variables, batch, layout = parts(family, backend, unroll)
 
     def pull(table, cotangent):
         params = {**variables["params"], "embedding": {"table": table}}
@@ -80,10 +85,10 @@ def test_teacher_forcing(backend: str, unroll: bool) -> None:
             np.testing.assert_array_equal(moved_target, may_target, f"row {b}, position {t}")
 
 
-@pytest.mark.parametrize(("backend", "unroll"), EVERY)
-def test_cached(backend: str, unroll: bool) -> None:
+@pytest.mark.parametrize(("family", "backend", "unroll"), EVERY)
+def test_cached(family: str, backend: str, unroll: bool) -> None:
     """One step moves with its own row's memory and its hypothesis's past, and nothing else."""
-    model, variables, batch, layout = parts(backend, unroll)
+    model, variables, batch, layout = parts(family, backend, unroll)
     index = 2
     # Decoding splits no lengths, and each row is one sentence: segments 1, and 0 for padding.
     source = batch.source.replace(segments=(batch.source.segments > 0).astype(jnp.int32))

@@ -9,6 +9,7 @@ from transformer.attention.api import attend
 from transformer.attention.backends import BACKENDS, Backend, unknown_backend
 from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
+from transformer.attention.parts import Part, attend_to_both
 from transformer.attention.reference import Dropout, attention_weights
 from transformer.attention.verify import Cell, Sizes, verify
 
@@ -18,9 +19,11 @@ __all__ = [
     "Cell",
     "Dropout",
     "Mask",
+    "Part",
     "Sizes",
     "Split",
     "attend",
+    "attend_to_both",
     "attention_weights",
     "unknown_backend",
     "verify",

@@ -6,6 +6,7 @@ softmax is computed; grouped key/value heads are never repeated in memory.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,6 +22,27 @@ def attend(
     bias: Any = None,
     dropout: Dropout | None = None,
 ) -> Float[Array, "B T H U"]:
+    weights_BHTS = masked_softmax(_scores(q, k, mask, bias), mask.dense()[:, None])
+    if dropout is not None:
+        weights_BHTS = drop(weights_BHTS, dropout)
+    return _weighted(weights_BHTS, v).astype(q.dtype)
+
+
+def part(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G U"],
+    mask: Mask,
+    bias: Any = None,
+) -> tuple[Float[Array, "B T H U"], Float[Array, "B H T"]]:
+    """(o, lse) over these keys alone, as a block kernel gives them (kernels.py); float32."""
+    allowed_B1TS = mask.dense()[:, None]
+    scores_BHTS = jnp.where(allowed_B1TS, _scores(q, k, mask, bias), -jnp.inf)
+    weights_BHTS = masked_softmax(scores_BHTS, allowed_B1TS)
+    return _weighted(weights_BHTS, v), jax.nn.logsumexp(scores_BHTS, axis=-1)
+
+
+def _scores(q: Array, k: Array, mask: Mask, bias: Any) -> Float[Array, "B H T S"]:
     B, T, H, K = q.shape
     S, G = k.shape[1:3]
     # The H // G query heads that share one key/value head are rows of one product, R = H // G · T,
@@ -30,10 +52,12 @@ def attend(
     scores_BHTS = scores_BGRS.reshape(B, H, T, S)
     if bias is not None:
         scores_BHTS += bias(mask.q_positions, mask.k_positions).astype(jnp.float32)
-    weights_BHTS = masked_softmax(scores_BHTS, mask.dense()[:, None])
-    if dropout is not None:
-        weights_BHTS = drop(weights_BHTS, dropout)
-    weights_BGRS = weights_BHTS.reshape(scores_BGRS.shape).astype(v.dtype)
+    return scores_BHTS
+
+
+def _weighted(weights_BHTS: Array, v: Array) -> Float[Array, "B T H U"]:
+    B, H, T, S = weights_BHTS.shape
+    G, U = v.shape[2:]
+    weights_BGRS = weights_BHTS.reshape(B, G, H // G * T, S).astype(v.dtype)
     out_BGRU = jnp.einsum("BGRS,BSGU->BGRU", weights_BGRS, v, preferred_element_type=jnp.float32)
-    out_BHTU = out_BGRU.reshape(B, H, T, v.shape[-1])
-    return jnp.moveaxis(out_BHTU, 1, 2).astype(q.dtype)
+    return jnp.moveaxis(out_BGRU.reshape(B, H, T, U), 1, 2)

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-SOURCES = ("tfds", "text", "casa_roja", "recall", "treebank", "orchard")  # a section each
+# Each with a section of its own.
+SOURCES = (
+    *("tfds", "text", "casa_roja", "recall", "treebank", "orchard", "files", "agreement"),
+    "digits",
+)
 OF_TREES = ("treebank", "orchard")  # those of pairs of a sentence and its tree
 
 
@@ -98,6 +102,52 @@ class OrchardConfig:
 
 
 @dataclass(frozen=True)
+class FilesConfig:
+    patterns: tuple[str, ...]
+    lines: int
+    prompt_lines: int
+    unprompted: float
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        positive("data.files", self, "lines", "dev_size", "test_size")
+        require(
+            0 <= self.prompt_lines < self.lines,
+            f"data.files.prompt_lines is {self.prompt_lines} of data.files.lines = {self.lines}: "
+            "take at least 0 and leave a line to go on with",
+        )
+        require(
+            0.0 <= self.unprompted <= 1.0,
+            f"data.files.unprompted is {self.unprompted}; it is a share, from 0 to 1",
+        )
+
+
+@dataclass(frozen=True)
+class AgreementConfig:
+    train_size: int
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        positive("data.agreement", self, "train_size", "dev_size", "test_size")
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    patch_side: int
+    dev_size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        positive("data.digits", self, "dev_size", "test_size")
+        require(
+            self.patch_side in (1, 2, 4, 8),
+            f"data.digits.patch_side is {self.patch_side}; take 1, 2, 4 or 8 of 8 pixels",
+        )
+
+
+@dataclass(frozen=True)
 class PartConfig:
     """Of a mixture: a source, its section and no other's, and how often its pairs come."""
 
@@ -109,6 +159,9 @@ class PartConfig:
     recall: RecallConfig | None = None
     treebank: TreebankConfig | None = None
     orchard: OrchardConfig | None = None
+    files: FilesConfig | None = None
+    agreement: AgreementConfig | None = None
+    digits: DigitsConfig | None = None
 
     def check(self, name: str) -> None:
         key = f"data.mixture.{name}"
@@ -169,7 +222,12 @@ class DataConfig:
     recall: RecallConfig
     treebank: TreebankConfig
     orchard: OrchardConfig
+    files: FilesConfig
+    agreement: AgreementConfig
+    digits: DigitsConfig
     mixture: Mapping[str, PartConfig]  # in the order of their names
+    side: str
+    masked: float
     leave_out: LeaveOutConfig
     max_ratio: float
     tokenizer: TokenizerConfig
@@ -193,6 +251,18 @@ class DataConfig:
         )
         require(
             len(self.mixture) < 2**16, f"data.mixture has {len(self.mixture):,} parts: too many"
+        )
+        one_of("data.side", self.side, ("both", "source", "target"))
+        fraction("data.masked", self.masked)
+        require(
+            self.masked == 0.0 or self.side != "both",
+            f"data.masked is {self.masked}; what is masked is to be restored, so source and target "
+            "are one text: set data.side to source or target",
+        )
+        require(
+            self.masked == 0.0 or self.tokenizer.sampling == 0.0,
+            "data.masked and data.tokenizer.sampling are both set: sampling would cut the target "
+            "otherwise than the source",
         )
         require(
             self.max_ratio == 0.0 or self.max_ratio >= 1.0,

@@ -22,6 +22,7 @@ INITIALIZERS = (
     "normal",
     "gpt2",
 )
+READOUTS = ("position", "class", "mean")
 REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
 # What only a Transformer's layers read, at the values that say nothing.
 PLAIN = {
@@ -105,6 +106,8 @@ class ModelConfig:
     dropout: float
     attention_dropout: float
     layer_drop: float
+    readout: str
+    patch: int
     norm: str
     norm_function: str
     norm_epsilon: float
@@ -135,6 +138,13 @@ class ModelConfig:
         not_negative("model", self, "kv_heads", "logit_soft_cap")
         for rate in ("dropout", "attention_dropout", "layer_drop"):
             fraction(f"model.{rate}", getattr(self, rate))
+        one_of("model.readout", self.readout, READOUTS)
+        positive("model", self, "patch")
+        require(
+            self.family == "encoder" or (self.readout == "position" and self.patch == 1),
+            f"model.readout={self.readout} and model.patch={self.patch} are for "
+            "model.family=encoder: leave them as in base.py",
+        )
         one_of("model.norm", self.norm, ("post", "pre", "sandwich", "deepnorm"))
         one_of("model.norm_function", self.norm_function, ("layer_norm", "rms_norm"))
         one_of("model.sublayers", self.sublayers, ("sequential", "parallel"))

@@ -150,6 +150,12 @@ class Config:
             f"{positions.length} learns no more positions: raise it, best to data.max_length + "
             "decoding.extra_length",
         )
+        pixels = self.data.digits.patch_side**2
+        require(
+            self.data.source != "digits" or self.model.patch in (1, pixels),
+            f"model.patch is {self.model.patch} but data.digits.patch_side = "
+            f"{self.data.digits.patch_side} writes {pixels} pixels together: make them one",
+        )
         require(
             not self.early_stopping.patience or bool(self.training.eval_every),
             "early_stopping.patience is set but training.eval_every = 0 evaluates nothing",

@@ -21,15 +21,20 @@ from transformer.data.batching import (
     plan_buckets,
     plan_packed,
 )
+from transformer.data.masking import Blanks, Masking
 from transformer.data.pairs import Pair, Problem
+from transformer.data.passages import Files
 from transformer.data.pipeline import Batches, Epochs, Prefetch, Same, in_order, prefetch
 from transformer.data.sampling import Sampled
 from transformer.data.selection import find_problems
 from transformer.data.sources import (
     SOURCES,
+    Agreement,
     CasaRoja,
     Corpus,
+    Digits,
     Mixture,
+    OneSide,
     Orchard,
     Recall,
     Text,
@@ -45,11 +50,17 @@ __all__ = [
     "PAD",
     "SOURCES",
     "UNK",
+    "Agreement",
     "Batches",
+    "Blanks",
     "CasaRoja",
     "Corpus",
+    "Digits",
     "Epochs",
+    "Files",
+    "Masking",
     "Mixture",
+    "OneSide",
     "Orchard",
     "Pair",
     "Plan",

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import hashlib
 import itertools
+import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -75,6 +76,11 @@ def decode(lines: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
                 problems |= Problem.EMPTY
             sides.append(text)
         yield Pair(sides[0], sides[1], problems)
+
+
+def digest(*parts: object) -> str:
+    """Hexadecimal SHA-256 of what JSON makes of these."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def file_digest(path: str | Path, key: str = KEY) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from transformer.batch import Batch, Source, Target
 from transformer.data.arrays import ranges, starts
 from transformer.data.batching import Plan, Rows, Shape
+from transformer.data.masking import Masking
 from transformer.data.store import Store
 from transformer.data.tokenizers import BOS
 
@@ -65,6 +66,7 @@ class Batches:
     epochs: Epochs
     seed: int | None
     passed_over: tuple[int, ...] = ()  # positions, rising
+    masking: Masking | None = None
 
     @property
     def store(self) -> Store:
@@ -113,10 +115,17 @@ class Batches:
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows start to stop of a batch; no others are read."""
         store, rows = self._open(step)
-        return assemble(store, rows.select(start, stop))
+        return self._arrays(step, store, rows.select(start, stop))
 
     def __getitem__(self, step: int) -> Batch:
-        return assemble(*self._open(step))
+        return self._arrays(step, *self._open(step))
+
+    def _arrays(self, step: int, store: Store, rows: Rows) -> Batch:
+        batch = assemble(store, rows)
+        if self.masking is None:
+            return batch
+        position = None if self.seed is None else self.position(step)
+        return self.masking(batch, rows.examples, position)
 
     def _open(self, step: int) -> tuple[Store, Rows]:
         epoch, index = self.locate(step)
@@ -124,12 +133,12 @@ class Batches:
         return store, plan.rows(self.seed, epoch, index)
 
 
-def in_order(store: Store, plan: Plan) -> Batches:
+def in_order(store: Store, plan: Plan, masking: Masking | None = None) -> Batches:
     """For evaluation: steps 0 to `plan.batches_per_epoch` hold every example once, unshuffled.
 
     They come shape by shape; `examples(step)` says whose results they are.
     """
-    return Batches(Same(store, plan), None)
+    return Batches(Same(store, plan), None, masking=masking)
 
 
 def assemble(store: Store, rows: Rows) -> Batch:

@@ -1,21 +1,20 @@
-"""Corpora: sentence pairs from text files, treebanks, TFDS, made up by us, or several of these.
+"""Corpora: aligned sentence pairs from text files, from TFDS, made up by us, or several.
 
 A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields are the keys of its
 section under `data` in experiments/base.py.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from transformer.data import recall, tfds_builders, treebank
-from transformer.data.lines import aligned, decode, file_digest
+from transformer.data import tfds_builders, treebank
+from transformer.data.generated import Agreement, CasaRoja, Digits, Orchard, Recall
+from transformer.data.lines import aligned, decode, digest, file_digest
 from transformer.data.pairs import Pair
-from transformer.data.treebank import orchard, penn
+from transformer.data.passages import Files
+from transformer.data.treebank import penn
 from transformer.errors import UserError
 
 TFDS_CHUNK = 1024  # examples read at a time
@@ -87,7 +86,7 @@ class Text:
 
     def fingerprint(self, split: str) -> str:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        return _digest("text", *map(file_digest, self._paths(split)))
+        return digest("text", *map(file_digest, self._paths(split)))
 
     def origins(self, split: str) -> dict[str, str]:
         return {"text": " and ".join(self._paths(split))}
@@ -121,7 +120,7 @@ class Tfds:
         _require_split(self, split, f"data.tfds.{split}")
         info = self._builder.info  # name, configuration and version: known before the data is there
         languages = (self.source_language, self.target_language)
-        return _digest("tfds", info.full_name, getattr(self, split), *languages)
+        return digest("tfds", info.full_name, getattr(self, split), *languages)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"tfds": f"{self._builder.info.full_name} {getattr(self, split)}"}
@@ -150,81 +149,6 @@ class Tfds:
 
 
 @dataclass(frozen=True)
-class CasaRoja:
-    """Our own Spanish-English grammar, which needs no files: see casa_roja.py."""
-
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        from transformer.data import casa_roja
-
-        size, limit = getattr(self, f"{split}_size"), casa_roja.count_pairs(split)
-        if size > limit:
-            raise UserError(f"data.casa_roja.{split}_size is {size:,}; the grammar gives {limit:,}")
-        for source, target in casa_roja.pairs(split, size):
-            yield Pair(source, target)
-
-    def fingerprint(self, split: str) -> str:
-        # The grammar's source text is its version: nobody has to remember to raise a number.
-        files = sorted((Path(__file__).parent / "casa_roja").glob("*.py"))
-        size = getattr(self, f"{split}_size")
-        return _digest("casa_roja", split, size, *map(file_digest, files))
-
-    def origins(self, split: str) -> dict[str, str]:
-        return {"casa_roja": f"{getattr(self, f'{split}_size'):,} pairs of the grammar"}
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Made-up symbols to remember over a distance, which need no files: see recall.py."""
-
-    task: str
-    item_count: int
-    symbols: int
-    distances: tuple[int, ...]
-    distance_weights: tuple[int, ...]  # of the training set; () = alike
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        size = getattr(self, f"{split}_size")
-        limit = recall.count_pairs(self.task, self.item_count, self.symbols)
-        if size > limit:
-            raise UserError(
-                f"data.recall.{split}_size is {size:,}; {self.item_count} items of {self.symbols} "
-                f"symbols give {limit:,} pairs a split: take fewer, or more symbols"
-            )
-        kind = self._kind(split)
-        for index in range(size):
-            yield Pair(*recall.pair(self.task, split, index, **kind))
-
-    def fingerprint(self, split: str) -> str:
-        # As of casa roja: the file that makes the pairs is their version.
-        size, version = getattr(self, f"{split}_size"), file_digest(recall.__file__)
-        return _digest("recall", split, size, self.task, self._kind(split), version)
-
-    def origins(self, split: str) -> dict[str, str]:
-        size, blanks = getattr(self, f"{split}_size"), ", ".join(map(str, self.distances))
-        return {"recall": f"{size:,} pairs of {self.task} over {blanks} blanks"}
-
-    def _kind(self, split: str) -> dict[str, Any]:
-        turns = self.distances
-        if split == "train" and self.distance_weights:
-            weighted = zip(self.distances, self.distance_weights, strict=True)
-            turns = tuple(d for d, weight in weighted for _ in range(weight))
-        return {"item_count": self.item_count, "symbols": self.symbols, "distances": turns}
-
-
-@dataclass(frozen=True)
 class Treebank:
     """Sentences and their trees, from bracketed files, plain or .gz; see treebank/penn.py.
 
@@ -250,7 +174,7 @@ class Treebank:
     def fingerprint(self, split: str) -> str:
         key = f"data.treebank.{split}"
         digests = (file_digest(path, key) for path in self._files(split))
-        return _digest("treebank", penn.VERSION, *digests)
+        return digest("treebank", penn.VERSION, *digests)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"treebank": getattr(self, split)}
@@ -258,33 +182,6 @@ class Treebank:
     def _files(self, split: str) -> list[str]:
         _require_split(self, split, f"data.treebank.{split}")
         return treebank.files(getattr(self, split), f"data.treebank.{split}")
-
-
-@dataclass(frozen=True)
-class Orchard:
-    """A treebank of ours, which needs no files: see treebank/orchard.py."""
-
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        size, limit = getattr(self, f"{split}_size"), orchard.count_trees(split)
-        if size > limit:
-            raise UserError(f"data.orchard.{split}_size is {size:,}; the grammar gives {limit:,}")
-        yield from map(treebank.pair, orchard.trees(split, size))
-
-    def fingerprint(self, split: str) -> str:
-        # As of casa roja: the files that make the trees are their version.
-        files = (orchard.__file__, orchard.lexicon.__file__)
-        size = getattr(self, f"{split}_size")
-        return _digest("orchard", split, size, penn.VERSION, *map(file_digest, files))
-
-    def origins(self, split: str) -> dict[str, str]:
-        return {"orchard": f"{getattr(self, f'{split}_size'):,} trees of the grammar"}
 
 
 @dataclass(frozen=True)
@@ -305,7 +202,7 @@ class Mixture:
                 yield pair._replace(part=index)
 
     def fingerprint(self, split: str) -> str:
-        return _digest("mixture", *(part.fingerprint(split) for part in self._of(split).values()))
+        return digest("mixture", *(part.fingerprint(split) for part in self._of(split).values()))
 
     def origins(self, split: str) -> dict[str, str]:
         return {
@@ -320,23 +217,42 @@ class Mixture:
         return having if split == "train" else dict([next(iter(having.items()))])
 
 
-SOURCES: dict[
-    str,
-    type[Text] | type[Tfds] | type[CasaRoja] | type[Recall] | type[Treebank] | type[Orchard],
-] = {
+@dataclass(frozen=True)
+class OneSide:
+    """One side of a corpus, which is its own target: for what is masked, and for copying."""
+
+    corpus: Corpus
+    side: str  # "source" or "target"
+
+    def has(self, split: str) -> bool:
+        return self.corpus.has(split)
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        for pair in self.corpus.pairs(split):
+            text = getattr(pair, self.side)
+            yield pair._replace(source=text, target=text)
+
+    def fingerprint(self, split: str) -> str:
+        return digest("one side", self.side, self.corpus.fingerprint(split))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return self.corpus.origins(split)
+
+
+Source = Text | Tfds | CasaRoja | Recall | Treebank | Orchard | Files | Agreement | Digits
+SOURCES: dict[str, type[Source]] = {
     "tfds": Tfds,
     "text": Text,
     "casa_roja": CasaRoja,
     "recall": Recall,
     "treebank": Treebank,
     "orchard": Orchard,
+    "files": Files,
+    "agreement": Agreement,
+    "digits": Digits,
 }
 
 
 def _require_split(corpus: Corpus, split: str, keys: str) -> None:
     if not corpus.has(split):
         raise UserError(f"the corpus has no {split} split: set {keys}")
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

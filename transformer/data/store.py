@@ -204,6 +204,12 @@ def _described(pairs: list[Pair], sentences: list[list[int]]) -> Chunk:
     known["problems"] = [pair.problems for pair in pairs]
     known["part"] = [pair.part for pair in pairs]
     chunk = Chunk.of(sentences, known)
+    # A side that is nothing but EOS had text that the tokenizer does not keep; or none, and then
+    # its corpus has said whether that is a problem.
+    nothing = chunk.lengths.reshape(-1, 2) == 1
+    for place in np.flatnonzero(nothing.any(axis=1)):
+        if any(text for text, gone in zip(pairs[place][:2], nothing[place], strict=True) if gone):
+            known["problems"][place] |= int(Problem.EMPTY)
     known["digest"] = _digests(chunk.ids, chunk.lengths.reshape(-1, 2).sum(axis=1))
     return chunk
 
@@ -230,8 +236,6 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
         for ids, lengths_of_chunk, pairs in chunks:
             lengths.append(lengths_of_chunk)
             ids.astype(dtype).tofile(file)
-            # What is nothing but EOS had no text that the tokenizer keeps.
-            pairs["problems"][lengths[-1].reshape(-1, 2).min(axis=1) == 1] |= int(Problem.EMPTY)
             known.append(pairs)
     if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
+MASK = UNK  # bytes spell what has no piece, so no text is ever encoded with it
 
 # Unigram training sums in as many parts as it has threads: a fixed number, whatever the machine's
 # cores, makes the same model everywhere.

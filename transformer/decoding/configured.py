@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from transformer.data import Blanks
 from transformer.data.treebank import put_together
 from transformer.decoding.translate import Translator
 from transformer.experiment import Experiment
@@ -15,7 +16,8 @@ def open_translator(
     """A translator on the experiment's mesh, with its tokenizer and its `decoding` keys.
 
     Every process gives it the same sentences and gets all translations back. Sentences may have
-    `max_length` tokens, `</s>` included; where it is None, `data.max_length`.
+    `max_length` tokens, `</s>` included; where it is None, `data.max_length`. A model that learned
+    from masked text takes text with `<mask>` in it.
     """
     config, layout = experiment.config, experiment.sentence_layout
 
@@ -25,7 +27,7 @@ def open_translator(
     return Translator(
         experiment.model,
         params,
-        experiment.tokenizer,
+        Blanks(experiment.tokenizer) if config.data.masked else experiment.tokenizer,
         **dataclasses.asdict(config.decoding),
         row_multiple=experiment.row_multiple,
         length_multiple=config.data.length_multiple,

@@ -22,7 +22,7 @@ class Evaluation:
 
     split: str
     likelihood: Likelihood
-    perplexity_per_word: float
+    perplexity_per_word: float | None  # None of masked text, of which only some words are asked for
     scores: Scores
     baseline: Scores | None  # casa roja: a word-for-word dictionary on the same sentences
     brackets: BracketScores | None  # of treebanks
@@ -49,7 +49,10 @@ class Evaluation:
         rows = [
             f"loss         {self.likelihood.loss:6.3f}  nats a piece, label-smoothed",
             f"perplexity   {self.likelihood.perplexity:6.2f}  a piece, "
-            f"{self.perplexity_per_word:.2f} a word ({self.likelihood.tokens:,} pieces)",
+            + (f"{per_word:.2f} a word " if (per_word := self.perplexity_per_word) else "")
+            + f"({self.likelihood.tokens:,} pieces)",
+            f"accuracy     {100.0 * self.likelihood.accuracy:6.2f}  % of these pieces are thought "
+            "most probable",
             self.scores.table(),
         ]
         if self.brackets:
@@ -80,16 +83,17 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
     translator = open_translator(experiment, params, max_length=longest)
     translations = [best[0].text for best in translator.translate(sources)]
     baseline, brackets, trees = None, None, []
-    if experiment.config.data.source == "casa_roja":
+    data = experiment.config.data
+    if data.source == "casa_roja" and data.side == "both":
         baseline = score([word_for_word(source) for source in sources], references)
-    if experiment.config.data.of_trees:
+    if data.of_trees:
         brackets, trees = _of_trees(translations, pairs)
     # A sentence's end is predicted like a word, so it counts as one.
     words = sum(len(reference.split()) + 1 for reference in references)
     return Evaluation(
         split,
         likelihood,
-        likelihood.perplexity_per_word(words),
+        None if data.masked else likelihood.perplexity_per_word(words),
         score(translations, references),
         baseline,
         brackets,

@@ -26,7 +26,8 @@ class AttentionMaps:
     """The weights of the three uses of attention (AIAYN §3.2.3), float32; None where there is none.
 
     Row t of a decoder's map belongs to the step that reads `target.ids[:, t]` and writes
-    `target.labels[:, t]`. Rows sum to 1; those of padding are 0.
+    `target.labels[:, t]`. Rows sum to 1; those of padding are 0. A decoder alone has one sequence
+    of both, T = J: segment by segment source and then target, padding last.
     """
 
     encoder_self_NBHSS: Float[Array, "N_encoder B H S S"] | None

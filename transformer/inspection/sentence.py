@@ -18,11 +18,12 @@ from transformer.inspection.figures import attention_png, attention_text
 
 @dataclass(frozen=True)
 class SentenceView:
-    """A sentence, its translation, and the cross-attention between their words."""
+    """A sentence, its translation, and the attention between their words."""
 
     source: str
     translation: str
     cross: WordMap  # mean over layers and heads
+    use: str  # of attention: where a decoder stands alone, its target's rows of self-attention
 
     def text(self) -> str:
         """For the terminal: the matrix under the two sentences."""
@@ -36,7 +37,7 @@ class SentenceView:
             self.cross.weights_TS,
             self.cross.target,
             self.cross.source,
-            title="Cross-attention, mean over layers and heads",
+            title=f"{self.use}, mean over layers and heads",
         )
 
 
@@ -80,8 +81,16 @@ def inspect_sentence(
     )
     with experiment.sentence_layout as layout:
         maps = attention_maps(experiment.model, params, *layout.place((source, target)))
-    if maps.cross_NBHTS is None:
-        raise UserError(f"{experiment.config.model.family} has no cross-attention to show")
-    weights_TS = np.asarray(jax.device_get(maps.cross_NBHTS))[:, 0].mean((0, 1))
-    cross = word_map(weights_TS, tokenizer.pieces(target_ids), tokenizer.pieces(source_ids))
-    return SentenceView(sentence, translation, cross)
+    if maps.cross_NBHTS is not None:
+        use, weights_NBHTS, seen = "Cross-attention", maps.cross_NBHTS, source_ids
+    elif maps.decoder_self_NBHTT is not None:  # alone: over the source, and what is written of it
+        use, seen = "Self-attention", [*source_ids, BOS, *target_ids[:-1]]
+        weights_NBHTS = maps.decoder_self_NBHTT[:, :, :, len(source_ids) :]
+    else:
+        raise UserError(
+            f"model.family={experiment.config.model.family} writes its words without attention to "
+            "the source's: there is nothing to show"
+        )
+    weights_TS = np.asarray(jax.device_get(weights_NBHTS))[:, 0].mean((0, 1))
+    cross = word_map(weights_TS, tokenizer.pieces(target_ids), tokenizer.pieces(seen))
+    return SentenceView(sentence, translation, cross, use)

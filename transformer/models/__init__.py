@@ -5,12 +5,16 @@ To add a family: subclass `Seq2Seq`, answer its calls, and give it a row in `FAM
 
 from transformer.config import ModelConfig
 from transformer.errors import UserError
+from transformer.models.decoder_only import DecoderOnly
+from transformer.models.encoder_only import EncoderOnly
 from transformer.models.recurrent import Recurrent
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 from transformer.models.transformer import Transformer
 
 FAMILIES: dict[str, type[Seq2Seq]] = {
     "transformer": Transformer,
+    "decoder": DecoderOnly,
+    "encoder": EncoderOnly,
     "rnn": Recurrent,
     "gru": Recurrent,
     "lstm": Recurrent,

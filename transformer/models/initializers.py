@@ -46,17 +46,21 @@ class Depth:
     def of(cls, config: ModelConfig, side: str) -> "Depth":
         """Of a model's `source` (encoder) or `target` (decoder) stack.
 
-        DeepNorm's α and β (Wang et al. 2022, Figure 2, encoder-decoder), GPT-2's 1/√(residual
-        layers) (Radford et al. 2019, §2.3).
+        DeepNorm's α and β (Wang et al. 2022, Figure 2, each for its architecture), GPT-2's
+        1/√(residual layers) (Radford et al. 2019, §2.3).
         """
         N, M = config.encoder_layers, config.decoder_layers
+        alone = config.family in ("encoder", "decoder")  # no other stack
         residual = inner = 1.0
         if config.norm == "deepnorm":
-            if side == "source":
+            if alone:
+                L = N if side == "source" else M
+                residual, inner = (2 * L) ** 0.25, (8 * L) ** -0.25
+            elif side == "source":
                 residual, inner = 0.81 * (N**4 * M) ** (1 / 16), 0.87 * (N**4 * M) ** (-1 / 16)
             else:
                 residual, inner = (3 * M) ** 0.25, (12 * M) ** -0.25
-        sublayers = 2 * N if side == "source" else 3 * M
+        sublayers = 2 * N if side == "source" else (2 if alone else 3) * M
         output = sublayers**-0.5 if config.initializer == "gpt2" else 1.0
         return cls(residual, inner, output)
 

@@ -25,17 +25,20 @@ class Embedding(nn.Module):
     """Words to vectors and vectors to scores of words.
 
     Tied three ways, source, target and output projection share one table (AIAYN §3.4); two ways,
-    the source has its own; not tied, each has (the output's as wide as `output_width`).
+    the source has its own; not tied, each has (the output's as wide as `output_width`). With
+    `one_input`, source and target are read by one table, however these are tied.
     """
 
     config: ModelConfig
     output_width: int
+    one_input: bool = False
 
     def setup(self) -> None:
         c, D = self.config, self.config.d_model
         self.table = self._table("table", D)
         tied = c.tied
-        self.source_table = self.table if tied == "three_way" else self._table("source_table", D)
+        shared = self.one_input or tied == "three_way"
+        self.source_table = self.table if shared else self._table("source_table", D)
         self.output_table = self.table
         if tied == "none":
             self.output_table = self._table("output_table", self.output_width)

@@ -70,9 +70,10 @@ class Relations:
 
 
 class Positions(nn.Module):
-    """What `model.positions` says, for a model's two sides: source (encoder), target (decoder)."""
+    """What `model.positions` says, for a model's sides: source (encoder), target (decoder)."""
 
     config: ModelConfig
+    sides: tuple[str, ...] = SIDES
 
     def setup(self) -> None:
         c = self.config
@@ -80,12 +81,12 @@ class Positions(nn.Module):
         if scheme == "learned":
             init, shape = embedding_initializer(c, c.d_model), (c.positions.length, c.d_model)
             self.tables = {
-                side: parameter(self, side, init, (None, "embed"), shape) for side in SIDES
+                side: parameter(self, side, init, (None, "embed"), shape) for side in self.sides
             }
         if scheme == "t5":
             init, shape = nn.initializers.normal(1.0), (c.positions.t5_buckets, c.heads)
             self.tables = {
-                side: parameter(self, side, init, (None, "heads"), shape) for side in SIDES
+                side: parameter(self, side, init, (None, "heads"), shape) for side in self.sides
             }
 
     def add(
@@ -112,9 +113,13 @@ class Positions(nn.Module):
         mask = Mask.within(segments, numbers, causal=side == "target")
         return Relations(mask, self._bias(side), self._rotation(positions))
 
-    def at(self, index: Int[Array, ""], rows: tuple[int, ...], length: int) -> Relations:
-        """One target position of B x W hypotheses, over the `index` + 1 written of `length`."""
-        count, place_L = math.prod(rows), jnp.arange(length, dtype=jnp.int32)
+    def at(self, index: Int[Array, ""], here: Int[Array, "B W"], length: int) -> Relations:
+        """One target position of B x W hypotheses, over the `index` + 1 written of `length`.
+
+        `here` is where each stands in its sequence: further than `index` where it goes on from
+        something that was not written.
+        """
+        count, place_L = math.prod(here.shape), jnp.arange(length, dtype=jnp.int32)
         shape = (count, length)
         written = jnp.broadcast_to(place_L <= index, shape).astype(jnp.int32)
         ones = jnp.ones((count, 1), jnp.int32)
@@ -122,7 +127,16 @@ class Positions(nn.Module):
         if self._queries_are_numbered:
             k_positions = numbered(*shape)
         mask = Mask(ones, written, k_positions[:, :1] + index, k_positions)
-        here = jnp.broadcast_to(index, rows)
+        return Relations(mask, self._bias("target"), self._rotation(here))
+
+    def after(
+        self, segments: Int[Array, "B S"], positions: Int[Array, "B S"], here: Int[Array, "B W"]
+    ) -> Relations:
+        """The same hypotheses over what they go on from: a sentence a row, all of it before them.
+
+        Shaw's keys are not told of here: see `ShawKeys.at`.
+        """
+        mask = Mask(jnp.ones_like(here), segments, here, positions)
         return Relations(mask, self._bias("target"), self._rotation(here))
 
     @property

@@ -101,6 +101,11 @@ class ShawKeys:
         )
         return cls(scores_BTHR.reshape(B * T, H, -1) * K**-0.5, keys // T)
 
+    @classmethod
+    def at(cls, q: Float[Array, "B T H K"], table: Float[Array, "R K"]) -> "ShawKeysInRows":
+        """For queries of a row that may stand at the same position, evaluated all at once."""
+        return ShawKeysInRows(cls.of(q, table, q.shape[1]).scores.reshape(*q.shape[:3], -1))
+
     def __call__(
         self, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
     ) -> Float[Array, "B H T S"]:
@@ -108,6 +113,21 @@ class ShawKeys:
         distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
         scores_BTHR = jnp.take(self.scores, q_positions // self.stride, axis=0, mode="clip")
         scores_BHTR = jnp.moveaxis(scores_BTHR, 2, 1)
+        return jnp.take_along_axis(scores_BHTR, distance_BTS[:, None], axis=3)
+
+
+@struct.dataclass
+class ShawKeysInRows:
+    """The same where the queries are those of `scores`, row by row: positions are positions."""
+
+    scores: Any  # float32 [B, T, H, 2 · clip + 1]
+
+    def __call__(
+        self, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
+    ) -> Float[Array, "B H T S"]:
+        clip = self.scores.shape[-1] // 2
+        distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
+        scores_BHTR = jnp.moveaxis(self.scores, 2, 1)
         return jnp.take_along_axis(scores_BHTR, distance_BTS[:, None], axis=3)
 
 

@@ -41,6 +41,11 @@ class Norm(nn.Module):
         return normal.astype(x.dtype)
 
 
+def norm_is_last(config: ModelConfig) -> bool:
+    """Whether what comes out of a stack of layers has never been normed as a whole."""
+    return config.norm in ("pre", "sandwich")
+
+
 class Dropout(nn.Module):
     """Zeroes activations at random where the call brings a dropout key, and scales the rest up."""
 

@@ -14,7 +14,7 @@ where a call brings `rngs={"dropout": key}`. Attention weights are recorded in t
 "attention" where a call makes it mutable. Every call needs a `sharding.Layout` in force.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,10 @@ class Seq2Seq(nn.Module):
 
     config: ModelConfig
 
-    takes_packed_rows: ClassVar[bool] = True  # several sentences in a row, apart by their segments
+    @property
+    def takes_packed_rows(self) -> bool:
+        """Whether a row may hold several sentences, apart by their segments."""
+        return True
 
     @classmethod
     def unsupported(cls, config: ModelConfig) -> str | None:

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from transformer import attention
-from transformer.attention import attend, attention_weights
+from transformer.attention import Part, attend, attend_to_both, attention_weights
 from transformer.config import ModelConfig
 from transformer.models.initializers import Depth, weight, xavier
 from transformer.models.layers import attention_split
@@ -107,8 +107,36 @@ class MultiHeadAttention(nn.Module):
         out_BTHU = attend(
             q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, split=split
         )
+        return self._projected(out_BTHU)
+
+    def after(
+        self,
+        q: Float[Array, "B W H K"],
+        prompt: tuple[Array, Array],
+        written: tuple[Array, Array],
+        before: Relations,
+        within: Relations,
+    ) -> Float[Array, "B W D"]:
+        """One position of W hypotheses that go on from a prompt.
+
+        Args:
+            q: queries.
+            prompt: keys [B, S, G, K] and values, which all hypotheses of a sentence share.
+            written: each hypothesis's own, [B, W, L, G, K].
+            before: their relations to the prompt.
+            within: those to what they have written, B · W rows.
+        """
+        biases = before.bias, within.bias
+        if self.config.positions.scheme == "shaw":
+            rows, L = q.reshape(-1, 1, *q.shape[2:]), written[0].shape[2]
+            biases = ShawKeys.at(q, self.distance), ShawKeys.of(rows, self.distance, L)
+        shared = Part(*prompt, before.mask, biases[0])
+        own = Part(*written, within.mask, biases[1])
+        return self._projected(attend_to_both(q, shared, own))
+
+    def _projected(self, out_BTHU: Array) -> Float[Array, "B T D"]:
         out_BTD = jnp.einsum("BTHU,HUD->BTD", out_BTHU, self.output.astype(out_BTHU.dtype))
-        if c.attention_bias:
+        if self.config.attention_bias:
             out_BTD = out_BTD + self.output_bias.astype(out_BTD.dtype)[None, None]
         return out_BTD
 

@@ -16,7 +16,14 @@ from transformer.config import ModelConfig
 from transformer.models.initializers import Depth
 from transformer.models.layers import Embedding, compute_dtype
 from transformer.models.positions import Positions, Relations
-from transformer.models.residual import Dropout, Norm, Sublayer, through, unless_dropped
+from transformer.models.residual import (
+    Dropout,
+    Norm,
+    Sublayer,
+    norm_is_last,
+    through,
+    unless_dropped,
+)
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
 from transformer.models.sublayers import GATED, FeedForward, MultiHeadAttention
 
@@ -34,15 +41,24 @@ class EncoderLayer(nn.Module):
         self.transform = Sublayer(self.config, self.depth.residual)
 
     def __call__(self, x: Float[Array, "B S D"], relations: Relations) -> tuple[Array, None]:
-        attention, rotation = self.self_attention, relations.rotation
+        return self.read(x, relations)[0], None
+
+    def read(self, x: Float[Array, "B S D"], relations: Relations) -> tuple[Array, Any]:
+        """The same, and the keys and values of these positions."""
+        attention, rotation, kept = self.self_attention, relations.rotation, None
 
         def self_attention(x_BSD: Array) -> Array:
+            nonlocal kept
             q_BSHK = attention.queries(x_BSD, rotation)
-            return attention(q_BSHK, *attention.keys_values(x_BSD, rotation), relations)
+            kept = attention.keys_values(x_BSD, rotation)
+            return attention(q_BSHK, *kept, relations)
 
+        out = self._sublayers(x, self_attention)
+        return unless_dropped(self, self.config.layer_drop, x, out), kept
+
+    def _sublayers(self, x: Array, self_attention: Any) -> Array:
         functions = [(self.attend, self_attention), (self.transform, self.feed_forward)]
-        out = through(self.config, x, functions)
-        return unless_dropped(self, self.config.layer_drop, x, out), None
+        return through(self.config, x, functions)
 
 
 class DecoderLayer(nn.Module):
@@ -123,7 +139,7 @@ class DecoderLayer(nn.Module):
         return through(self.config, x, functions)
 
 
-def _stack(layer: type[nn.Module], side: str, config: ModelConfig, **methods: Any) -> nn.Module:
+def stack(layer: type[nn.Module], side: str, config: ModelConfig, **methods: Any) -> nn.Module:
     """A side's layers in one loop; `methods` says which of their arguments differ by layer."""
     layers = config.encoder_layers if side == "source" else config.decoder_layers
     if config.remat != "none":
@@ -140,6 +156,18 @@ def _stack(layer: type[nn.Module], side: str, config: ModelConfig, **methods: An
     return nn.scan(layer, methods=methods)(config, Depth.of(config, side))  # pyright: ignore
 
 
+def layer_products(config: ModelConfig, keys: int) -> tuple[float, float]:
+    """Multiply-adds of one position: of attention over so many keys, of the feed-forward network.
+
+    A causal query sees half of the keys on average, but the products compute all of them.
+    """
+    c = config
+    projections = c.d_model * (c.heads + c.key_value_heads) * (c.d_k + c.d_v)
+    products = keys * c.heads * (c.d_k + c.d_v)
+    matrices = 3 if c.feed_forward in GATED else 2
+    return projections + products, matrices * c.d_model * c.d_ff
+
+
 class Transformer(Seq2Seq):
     """The encoder-decoder Transformer (AIAYN §3)."""
 
@@ -151,11 +179,7 @@ class Transformer(Seq2Seq):
     def flops_per_token(cls, config: ModelConfig, length: int) -> float:
         """Every multiply-add of a matrix product counts 2; softmax, norms and lookups nothing."""
         c = config
-        projections = c.d_model * (c.heads + c.key_value_heads) * (c.d_k + c.d_v)
-        # A causal query sees half of the keys on average, but the products compute all of them.
-        products = length * c.heads * (c.d_k + c.d_v)
-        matrices = 3 if c.feed_forward in GATED else 2
-        attention, feed_forward = projections + products, matrices * c.d_model * c.d_ff
+        attention, feed_forward = layer_products(c, length)
         encoder = c.encoder_layers * (attention + feed_forward)
         decoder = c.decoder_layers * (2 * attention + feed_forward)
         return 2.0 * (encoder + decoder + c.d_model * c.vocab_size)
@@ -165,8 +189,8 @@ class Transformer(Seq2Seq):
         self.embedding = Embedding(c, c.d_model)
         self.positions = Positions(c)
         self.dropout = Dropout(c.dropout)
-        self.encoder = _stack(EncoderLayer, "source", c, __call__=same)
-        self.decoder = _stack(
+        self.encoder = stack(EncoderLayer, "source", c, __call__=same)
+        self.decoder = stack(
             DecoderLayer,
             "target",
             c,
@@ -174,13 +198,8 @@ class Transformer(Seq2Seq):
             cross_keys_values=same,
             step=(0, 0, same, same, same),
         )
-        if self._norm_is_last:
+        if norm_is_last(c):
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
-
-    @property
-    def _norm_is_last(self) -> bool:
-        """Whether what comes out of the layers has never been normed as a whole."""
-        return self.config.norm in ("pre", "sandwich")
 
     def _place(self, x_BTD: Array, positions: Array, side: str) -> Array:
         return self.dropout(self.positions.add(x_BTD, positions, side))
@@ -190,7 +209,7 @@ class Transformer(Seq2Seq):
         relations = self.positions.within(segments, positions, "source")
         x_BSD = self._place(self.embedding.source(source.ids), positions, "source")
         x_BSD, _ = self.encoder(x_BSD, relations)
-        if self._norm_is_last:
+        if norm_is_last(self.config):
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, positions, segments)
 
@@ -200,7 +219,7 @@ class Transformer(Seq2Seq):
         cross_mask = Mask(segments, memory.segments, positions, memory.positions)
         x_BTD = self._place(self.embedding(target.ids), positions, "target")
         x_BTD, _ = self.decoder(x_BTD, memory.hidden, relations, cross_mask)
-        return self.decoder_norm(x_BTD) if self._norm_is_last else x_BTD
+        return self.decoder_norm(x_BTD) if norm_is_last(self.config) else x_BTD
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         return self.embedding.logits(hidden)
@@ -215,12 +234,12 @@ class Transformer(Seq2Seq):
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
         positions = jnp.broadcast_to(cache.index, tokens.shape)
         x_BWD = self._place(self.embedding(tokens), positions, "target")
-        relations = self.positions.at(cache.index, tokens.shape, cache.state[0].shape[3])
+        relations = self.positions.at(cache.index, positions, cache.state[0].shape[3])
         ones_BW = jnp.ones(tokens.shape, jnp.int32)
         cross_mask = Mask(ones_BW, cache.segments, ones_BW, cache.segments)
         x_BWD, state = self.decoder.step(
             x_BWD, cache.state, cache.fixed, cache.index, relations, cross_mask
         )
-        if self._norm_is_last:
+        if norm_is_last(self.config):
             x_BWD = self.decoder_norm(x_BWD)
         return x_BWD, cache.replace(index=cache.index + 1, state=state)  # pyright: ignore

@@ -28,7 +28,9 @@ from transformer.sharding import constrain, current
 class Recurrent(Seq2Seq):
     """The families rnn, gru and lstm."""
 
-    takes_packed_rows = False  # a state would pass from one sentence to the next
+    @property
+    def takes_packed_rows(self) -> bool:
+        return False  # a state would pass from one sentence to the next
 
     @classmethod
     def unsupported(cls, config: ModelConfig) -> str | None:

@@ -66,9 +66,11 @@ class Results:
 
 
 def attends(experiment: Config) -> bool:
-    """Whether its decoder looks back at the source."""
+    """Whether what it writes is written with attention to the source."""
     model = experiment.model
-    return model.family == "transformer" or model.recurrent.attention != "none"
+    if model.family in ("transformer", "decoder", "encoder"):
+        return model.family != "encoder"  # which attends before it writes
+    return model.recurrent.attention != "none"
 
 
 def exact_match(result: Mapping[str, Any]) -> float:

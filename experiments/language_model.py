@@ -1,0 +1,57 @@
+"""A decoder alone as a language model of source code: this package's own, or any text files.
+
+command    transformer train --config=experiments/language_model.py --workdir=runs/language_model
+           transformer evaluate --workdir=runs/language_model
+           printf 'def attend(⏎\n' | transformer translate --workdir=runs/language_model |
+           sed 's/⏎/\n/g; s/␣/ /g'     (how lines are written: transformer/data/passages.py)
+           other text: --config.data.files.patterns="('notes/**/*.md',)"
+hardware   2 cores of a Xeon with AVX-512
+time       not yet measured
+score      not yet measured. What `evaluate` prints as BLEU and exact match compares continuations
+           with the one in the file: of a language model, read the perplexity
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Four layers as in GPT-2 (Radford et al. 2019): pre-norm, GELU; but rotary positions."""
+    config = base.get_config()
+    config.model.family = "decoder"
+    config.model.decoder_layers = 4
+    config.model.d_model = 128
+    config.model.d_ff = 512
+    config.model.heads = 4
+    config.model.d_k = config.model.d_v = 32
+    config.model.norm = "pre"
+    config.model.feed_forward = "gelu"
+    config.model.positions.scheme = "rotary"
+    config.data.source = "files"
+    config.data.tokenizer.vocab_size = 2_000
+    config.data.tokens_per_batch = 4_096
+    config.data.shapes = 4
+    config.training.label_smoothing = 0.0
+    config.training.steps = 1_500
+    config.training.minutes = 10.0
+    config.training.log_every = 50
+    config.training.eval_every = 250
+    config.optimizer.schedule = "warmup_cosine_decay"
+    config.optimizer.schedule_options = ConfigDict(
+        {"init_value": 0.0, "peak_value": 0.002, "warmup_steps": 100, "decay_steps": 1_500}
+    )
+    config.checkpoints.every = 250
+    config.checkpoints.average = 1
+    config.decoding.beam = 1
+    config.decoding.extra_length = 200
+    return base.with_variants(config, variant, {"smoke": smoke})
+
+
+def smoke(config: ConfigDict) -> None:
+    """Of base.py, and passages of two lines in place of its corpus."""
+    base.smoke(config)
+    config.data.source = "files"
+    config.data.files.lines = 2
+    config.data.files.prompt_lines = 1
+    config.data.files.dev_size = config.data.files.test_size = 64

@@ -1,0 +1,121 @@
+"""Text files as passages: what a language model goes on with, and what it goes on from.
+
+A passage is some consecutive lines of a file, its first ones the prompt and the others the target.
+It is written as one line, which every command reads and prints: ⏎ ends a line, ⇥ is a tab, and ␣ is
+a space that is not a single one between words. So nothing is lost but spaces at the ends of lines.
+
+    def f(x):
+        return x        is        def f(x):⏎␣␣␣␣return x
+"""
+
+import glob
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transformer.data.lines import CONTROL, digest, file_digest
+from transformer.data.pairs import Pair, Problem
+from transformer.errors import UserError
+
+NEWLINE, TAB, SPACE = "⏎", "⇥", "␣"
+PACKAGE = Path(__file__).parents[1]
+
+_runs = re.compile("^ +| {2,}", re.MULTILINE)
+
+
+def as_line(text: str) -> str:
+    """Text of any number of lines as one."""
+    text = re.sub("[ \t\r]+$", "", text, flags=re.MULTILINE)
+    text = _runs.sub(lambda run: SPACE * len(run[0]), text)
+    return text.replace("\t", TAB).replace("\n", NEWLINE)
+
+
+def as_text(line: str) -> str:
+    """The way back."""
+    return line.replace(NEWLINE, "\n").replace(TAB, "\t").replace(SPACE, " ")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Any text files, UTF-8; each belongs to one split, by a hash of its content.
+
+    One in ten is for development and one for testing: so copies of a file share a split, and what
+    is tested was not trained on.
+    """
+
+    patterns: tuple[str, ...]  # globs; () = this package's own source code, as it is installed
+    lines: int  # of a passage
+    prompt_lines: int
+    unprompted: float  # share of training passages whose prompt is empty
+    dev_size: int  # passages at most
+    test_size: int
+
+    def has(self, split: str) -> bool:
+        return bool(self._paths[split])
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        """Prompts and what follows; that a prompt is empty is no problem here."""
+        if not self.has(split):
+            raise UserError(
+                f"none of the {sum(map(len, self._paths.values()))} files of data.files.patterns "
+                f"falls to {split}: a file's content decides, so give more files"
+            )
+        passages = [passage for path in self._paths[split] for passage in self._passages(path)]
+        limit = {"dev": self.dev_size, "test": self.test_size}.get(split, len(passages))
+        kept = min(limit, len(passages))
+        for index in range(kept):  # evenly from all
+            yield self._pair(passages[index * len(passages) // kept], split)
+
+    def fingerprint(self, split: str) -> str:
+        kind = (self.lines, self.prompt_lines, self.unprompted, self.dev_size, self.test_size)
+        contents = [file_digest(path) for path in self._paths[split]]
+        return digest("files", split, kind, contents, file_digest(__file__))
+
+    def origins(self, split: str) -> dict[str, str]:
+        where = ", ".join(self.patterns) or f"the source code in {PACKAGE}"
+        return {"files": f"{len(self._paths[split])} files of {where}"}
+
+    @cached_property
+    def _paths(self) -> dict[str, list[Path]]:
+        """The files of each split, by their names."""
+        found = {Path(path) for glob_ in self.patterns for path in glob.glob(glob_, recursive=True)}
+        if not self.patterns:
+            found = set(PACKAGE.rglob("*.py"))
+        paths: dict[str, list[Path]] = {"train": [], "dev": [], "test": []}
+        for path in sorted(found):
+            if path.is_file():
+                tenth = int(file_digest(path)[:8], 16) % 10
+                paths[{0: "dev", 1: "test"}.get(tenth, "train")].append(path)
+        if not any(paths.values()):
+            raise UserError(f"data.files.patterns={self.patterns} match no file: check the globs")
+        return paths
+
+    def _passages(self, path: Path) -> Iterator[bytes]:
+        """Consecutive lines, none of them twice; those without any text are left out."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        for start in range(0, len(lines), self.lines):
+            passage = b"".join(lines[start : start + self.lines])
+            if passage.strip():
+                yield passage
+
+    def _pair(self, passage: bytes, split: str) -> Pair:
+        problems = Problem(0)
+        try:
+            text = passage.decode("utf-8")
+        except UnicodeDecodeError:
+            text = passage.decode("utf-8", errors="replace")
+            problems |= Problem.NOT_UTF8
+        lines = as_line(text).removesuffix(NEWLINE).split(NEWLINE)
+        count = self.prompt_lines if len(lines) > self.prompt_lines else 0
+        drawn = int.from_bytes(hashlib.sha256(passage).digest()[:4], "big") / 2**32
+        if split == "train" and drawn < self.unprompted:
+            count = 0
+        sides = [
+            "".join(line + NEWLINE for line in part) for part in (lines[:count], lines[count:])
+        ]
+        if any(map(CONTROL, sides)):
+            problems |= Problem.CONTROL_CHARACTERS
+        return Pair(sides[0], sides[1], problems)
