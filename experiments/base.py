@@ -325,12 +325,12 @@ def smoke(config: ConfigDict) -> None:
     config.data.max_length = 64
     config.data.packed_length = 64
     config.data.shapes = 1
-    config.training.steps = 40
-    config.training.log_every = 10
-    config.training.eval_every = 20
+    config.training.steps = 60
+    config.training.log_every = 5
+    config.training.eval_every = 30
     config.optimizer.schedule = "rsqrt"
     config.optimizer.schedule_options = ConfigDict({"scale": 0.05, "warmup_steps": 20})
-    config.checkpoints.every = 20
+    config.checkpoints.every = 30
     config.checkpoints.average = 2
     config.decoding.tokens_per_batch = 1_024
     config.decoding.extra_length = 10
