@@ -6,7 +6,9 @@ variants   copy, reverse, associative: the task, see transformer/data/recall.py.
            family: transformer, or recurrent.py's ({rnn,gru,lstm}_{none,bahdanau,luong, ...}) and
            its other variants; small, for two cores. None: copy, lstm_luong
 hardware   2 cores of a Xeon with AVX-512
-score      not yet measured
+score      copy,small, exact match over 10 ... 1,000 blanks, mean of three seeds: transformer and
+           lstm_luong 100 %, gru_none 93 to 96, lstm_none 56 to 63, rnn_none 0
+           (results/compare/report.md); the others not yet measured
 """
 
 from ml_collections import ConfigDict
