@@ -168,6 +168,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # Scikit-learn's 1,797 handwritten digits, a letter a pixel: transformer/data/digits.py
     data.digits = ConfigDict()
     data.digits.patch_side = 2  # pixels; those of a patch stand together: model.patch is its square
+    # Training pictures also come moved by up to so many pixels, each way: 1 = 9 times as many
+    data.digits.shifts = 0
     data.digits.dev_size = 200  # pictures; what is left of them is for training
     data.digits.test_size = 400
     # Several corpora trained on together, each pair coming `rate` times an epoch (2.5: twice, and

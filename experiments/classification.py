@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.d_k = config.model.d_v = 32
     config.model.norm = "pre"
     config.model.feed_forward = "gelu"
+    config.model.scale_embeddings = False  # so that words start as large as learned positions
     config.model.positions.scheme = "learned"
     config.model.positions.length = 48
     config.data.source = "agreement"

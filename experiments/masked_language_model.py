@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.norm = "pre"
     config.model.feed_forward = "gelu"
     config.model.logits_bias = True
+    config.model.scale_embeddings = False  # so that words start as large as learned positions
     config.model.positions.scheme = "learned"
     config.model.positions.length = 64
     config.data.source = "casa_roja"

@@ -38,6 +38,7 @@ CORPUS = OneSide(CasaRoja(600, 20, 20), "source")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "model"
     options = {"kind": "bpe", "vocab_size": 400, "character_coverage": 1.0, "lowercase": False}
+    options["split_scripts"] = True
     tokenizers.train(CORPUS.pairs("train"), path, train_sentences=1_000, **options)
     return Tokenizer.load(path)
 
@@ -74,6 +75,7 @@ def test_what_counts_is_what_was_chosen_and_its_text_is_asked_for(
     changed = np.asarray(hidden.source.ids != plain.source.ids)
     weights = np.asarray(hidden.target.weights)
     assert set(np.unique(weights)) == {0.0, 1.0}
+    assert weights[plain.target.segments > 0].mean() < 0.3
     # Sides are one text, so source positions are target positions.
     assert np.array_equal(plain.source.segments, plain.target.segments)
     assert not (changed & (weights == 0)).any() and not weights[plain.target.segments == 0].any()

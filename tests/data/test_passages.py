@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from experiments import language_model
 from transformer.config import from_dict
-from transformer.data import Files, Problem, tokenizers
+from transformer.data import Files, Pair, Problem, tokenizers
 from transformer.data.passages import PACKAGE, as_line, as_text
 from transformer.errors import UserError
 from transformer.experiment import Experiment
@@ -55,6 +55,7 @@ def test_nothing_is_lost_but_spaces_at_the_ends_of_lines(text: str) -> None:
 def test_the_tokenizer_gives_a_passage_back(tmp_path: Path) -> None:
     files = corpus(tmp_path)
     options = {"kind": "bpe", "vocab_size": 330, "character_coverage": 1.0, "lowercase": False}
+    options["split_scripts"] = True
     path = tmp_path / "model"
     tokenizers.train(files.pairs("train"), path, train_sentences=100, **options)
     tokenizer = tokenizers.Tokenizer.load(path)
@@ -88,7 +89,7 @@ def test_a_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
     others += [here]
     assert len({files.fingerprint("train") for files in others}) == 5
     assert len({here.fingerprint(split) for split in SPLITS}) == 3
-    (tmp_path / "b" / "new.py").write_text("x = 1\n")
+    (tmp_path / "b" / "0.py").write_text("x = 1\n")  # the first, which moves no other
     there = corpus(tmp_path / "b")
     assert sum(here.fingerprint(s) != there.fingerprint(s) for s in SPLITS) == 1
 
@@ -104,8 +105,8 @@ def test_dirt_is_named(tmp_path: Path) -> None:
     files = Files((f"{tmp_path}/*",), **{**KEYS, "lines": 2, "unprompted": 0.0})
     (split,) = (split for split in SPLITS if files.has(split))
     assert list(files.pairs(split)) == [
-        ("\ufffd⏎", "⏎", Problem.NOT_UTF8, 0),
-        ("x\x01⏎", "⏎", Problem.CONTROL_CHARACTERS, 0),
+        Pair("\ufffd⏎", "⏎", Problem.NOT_UTF8),
+        Pair("x\x01⏎", "⏎", Problem.CONTROL_CHARACTERS),
     ]
     other = next(split for split in SPLITS if split != split_of(files))
     with pytest.raises(UserError, match=rf"none of the 1 files .* falls to {other}"):

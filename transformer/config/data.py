@@ -136,11 +136,16 @@ class AgreementConfig:
 @dataclass(frozen=True)
 class DigitsConfig:
     patch_side: int
+    shifts: int
     dev_size: int
     test_size: int
 
     def __post_init__(self) -> None:
         positive("data.digits", self, "dev_size", "test_size")
+        require(
+            0 <= self.shifts < 8,
+            f"data.digits.shifts is {self.shifts}; take 0 to 7 of 8 pixels",
+        )
         require(
             self.patch_side in (1, 2, 4, 8),
             f"data.digits.patch_side is {self.patch_side}; take 1, 2, 4 or 8 of 8 pixels",

@@ -7,7 +7,9 @@ that `model.patch` of them are one position. The target is the digit's name.
 
 import functools
 import hashlib
+import itertools
 import string
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,22 +20,33 @@ LETTERS = np.array(list(string.ascii_lowercase[:LEVELS]))
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def pairs(patch_side: int) -> list[tuple[str, str]]:
-    """All pictures with their names, in an order that a hash of the pixels decides.
+def pairs(pictures: slice, *, patch_side: int, shifts: int = 0) -> Iterator[tuple[str, str]]:
+    """Pictures with their names, in an order that a hash of the pixels decides.
 
     Args:
+        pictures: which of them.
         patch_side: pixels; 1, 2, 4 or 8.
+        shifts: each picture also comes moved by up to so many pixels, down or up and to the sides:
+            (2 · shifts + 1)² times. What is moved out is lost, and paper moves in.
 
     Raises:
         UserError: scikit-learn is not installed.
     """
-    pictures, digits = _load()
+    levels, digits = _load()
     rows = np.arange(SIDE * SIDE).reshape(SIDE // patch_side, patch_side, -1, patch_side)
     order = rows.swapaxes(1, 2).ravel()
-    return [
-        (" ".join(LETTERS[picture[order]]), NAMES[digit])
-        for picture, digit in zip(pictures, digits, strict=True)
-    ]
+    by = range(-shifts, shifts + 1)
+    for picture, digit in zip(levels[pictures], digits[pictures], strict=True):
+        wide = np.pad(picture.reshape(SIDE, SIDE), shifts)
+        for down, right in itertools.product(by, by):
+            top, left = shifts - down, shifts - right
+            moved = wide[top : top + SIDE, left : left + SIDE].ravel()
+            yield " ".join(LETTERS[moved[order]]), NAMES[digit]
+
+
+def count() -> int:
+    """How many pictures there are."""
+    return len(_load()[1])
 
 
 @functools.cache

@@ -152,6 +152,7 @@ class Digits:
     """Scikit-learn's handwritten digits as text: see digits.py."""
 
     patch_side: int
+    shifts: int  # of training pictures
     dev_size: int
     test_size: int
 
@@ -160,15 +161,15 @@ class Digits:
 
     def pairs(self, split: str) -> Iterator[Pair]:
         """The first are for development, the next for testing, the others for training."""
-        dev, held = self.dev_size, self.dev_size + self.test_size
-        every = digits.pairs(self.patch_side)
-        if held >= len(every):
+        dev, held, count = self.dev_size, self.dev_size + self.test_size, digits.count()
+        if held >= count:
             raise UserError(
-                f"data.digits.dev_size and test_size are {held:,} of {len(every):,} pictures: "
-                "leave some to train on"
+                f"data.digits.dev_size and test_size are {held:,} of {count:,} pictures: leave "
+                "some to train on"
             )
-        splits = {"dev": every[:dev], "test": every[dev:held], "train": every[held:]}
-        for text, name in splits[split]:
+        splits = {"dev": slice(dev), "test": slice(dev, held), "train": slice(held, None)}
+        shifts = self.shifts if split == "train" else 0
+        for text, name in digits.pairs(splits[split], patch_side=self.patch_side, shifts=shifts):
             yield Pair(text, name)
 
     def fingerprint(self, split: str) -> str:

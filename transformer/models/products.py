@@ -16,7 +16,7 @@ def multiply(spec: str, operand: Array, kernel: Array, dtype: Any = None) -> Arr
     Args:
         spec: of both and the result, all of their letters: "BTD,VD->BTV".
         operand, kernel: of one dtype, in which gradients are multiplied, too.
-        dtype: of the result; None: theirs. Sums are float32 where it is.
+        dtype: of the result; None: theirs.
     """
 
     @jax.custom_vjp
@@ -26,8 +26,7 @@ def multiply(spec: str, operand: Array, kernel: Array, dtype: Any = None) -> Arr
     def backward(saved: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
         (operand, kernel), (a, b, c) = saved, letters_of(spec)
         d = d.astype(operand.dtype)
-        dkernel = contract(f"{a},{c}->{b}", operand, d, dtype).astype(kernel.dtype)
-        return contract(f"{c},{b}->{a}", d, kernel, dtype).astype(operand.dtype), dkernel
+        return contract(f"{c},{b}->{a}", d, kernel), contract(f"{a},{c}->{b}", operand, d)
 
     product.defvjp(lambda operand, kernel: (product(operand, kernel), (operand, kernel)), backward)
     return product(operand, kernel)
