@@ -331,7 +331,7 @@ def smoke(config: ConfigDict) -> None:
     config.training.log_every = 5
     config.training.eval_every = 30
     config.optimizer.schedule = "rsqrt"
-    config.optimizer.schedule_options = ConfigDict({"scale": 0.05, "warmup_steps": 20})
+    config.optimizer.schedule_options = ConfigDict({"scale": 0.02, "warmup_steps": 20})
     config.checkpoints.every = 30
     config.checkpoints.average = 2
     config.decoding.tokens_per_batch = 1_024

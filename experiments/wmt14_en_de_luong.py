@@ -48,4 +48,10 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.checkpoints.average = 1
     config.decoding.beam = 10
-    return base.with_variants(config, variant)
+    return base.with_variants(config, variant, {"smoke": smoke})
+
+
+def smoke(config: ConfigDict) -> None:
+    """Of base.py, whose rate is Adam's; SGD's peak is 1, as above."""
+    base.smoke(config)
+    config.optimizer.schedule_options.scale = 20**0.5
