@@ -78,7 +78,7 @@ def tokenise(pairs: Sequence[Pair], kind: str, vocabulary: int, rounds: int) -> 
         processor.load(str(path))
         lines = [side for pair in pairs for side in (pair.source, pair.target)]
 
-        def ours(number: int) -> float:
+        def ours() -> float:
             # To memory if there is such a folder: a disk's speed is not what is measured.
             where = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
             with tempfile.TemporaryDirectory(dir=where) as cache:
@@ -86,10 +86,10 @@ def tokenise(pairs: Sequence[Pair], kind: str, vocabulary: int, rounds: int) -> 
                     lambda: open_store(Path(cache), lambda: iter(pairs), tokenizer, key="store")
                 )
 
-        def theirs(number: int) -> float:
+        def theirs() -> float:
             return _seconds(lambda: processor.encode(lines, num_threads=-1))
 
-        times = [(ours(n), theirs(n)) for n in range(rounds)]
+        times = [(ours(), theirs()) for _ in range(rounds)]
     return {
         "kind": kind,
         "sentences_per_second": len(lines) / statistics.median(a for a, _ in times),
@@ -143,7 +143,7 @@ def planning(pairs: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def padding(lengths: np.ndarray) -> list[dict[str, Any]]:
-    """Bucketed at two multiples of lengths, and packed."""
+    """Bucketed at some multiples of lengths, packed at some of rows."""
     kept = lengths[lengths.max(axis=1) <= 256]
     portions = everything(kept)
     rows = []
@@ -151,8 +151,11 @@ def padding(lengths: np.ndarray) -> list[dict[str, Any]]:
         plan = plan_buckets(kept, portions, length_multiple=multiple, **BUCKETS)
         way = f"bucketed, lengths multiples of {multiple}"
         rows.append({"way": way, "share": plan.padding, "shapes": len(plan.shapes)})
-    plan = plan_packed(kept, portions, **PACKED)
-    return [*rows, {"way": "packed in rows of 256", "share": plan.padding, "shapes": 1}]
+    for multiple in (1, 8):
+        plan = plan_packed(kept, portions, **{**PACKED, "row_multiple": multiple})
+        way = f"packed in rows of 256, rows multiples of {multiple}"
+        rows.append({"way": way, "share": plan.padding, "shapes": 1})
+    return rows
 
 
 def _seconds(call: Callable[[], Any]) -> float:

@@ -27,7 +27,7 @@ def test_every_part_is_measured_tabled_and_recorded(
     ]
     assert all(row["peak_mib"] > 0 for row in result["plans"])
     assert all(0 <= row["share"] < 1 and row["shapes"] <= 12 for row in result["padding"])
-    assert capsys.readouterr().out.count("\n") == 2 + 1 + 2 + 4
+    assert capsys.readouterr().out.count("\n") == 2 + 1 + 2 + 5
 
 
 def test_padding_is_the_share_of_positions_without_a_token() -> None:

@@ -5,6 +5,7 @@ in which order; how many batches there are and of which shapes stays the same, s
 epoch and an index by division. Nothing here depends on how many hosts or devices will read.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -62,17 +63,17 @@ class Rows:
 class Bucket:
     """What shares a shape. An item is one row: an example, or several packed together.
 
-    An epoch has all of `items`, and of each pool in `drawn` as many as it says. Of these and those
-    that smaller buckets passed on, `passed` go to bucket `to`, where their remainder costs less
-    than a batch of mostly empty rows here.
+    An epoch has all of `items`, and of each pool in `drawn` as many as it says.
     """
 
     shape: Shape
     items: Int[np.ndarray, " n"]  # int32
     drawn: tuple[tuple[Int[np.ndarray, " _"], int], ...]
-    passed: int
-    to: int
-    count: int  # items left for its own batches
+
+    @property
+    def count(self) -> int:
+        """Items an epoch."""
+        return len(self.items) + sum(count for _, count in self.drawn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +137,11 @@ class Plan:
     ) -> tuple[Int[np.ndarray, " items"], Int[np.ndarray, " batches"]]:
         """An epoch: all items, bucket by bucket, and the order of the batches."""
         permutation = _permutations(seed, epoch)
-        arriving = [[bucket.items] for bucket in self.buckets]
         order = []
-        for bucket, parts in zip(self.buckets, arriving, strict=True):
+        for bucket in self.buckets:
             some = [pool[permutation(len(pool))[:count]] for pool, count in bucket.drawn]
-            items = np.concatenate([*parts, *some])
-            items = items[permutation(len(items))]
-            order.append(items[: bucket.count])
-            if bucket.passed:
-                arriving[bucket.to].append(items[bucket.count :])
+            items = np.concatenate([bucket.items, *some])
+            order.append(items[permutation(len(items))])
         return np.concatenate(order), permutation(self.batches_per_epoch)
 
 
@@ -179,7 +176,7 @@ def plan_buckets(
             rounded up, so that each example comes in some epoch.
         tokens_per_batch: rows × S and rows × T of a batch at most.
         shapes: how many shapes at most.
-        row_multiple: rows of every batch are a multiple of this, as many as the budget allows.
+        row_multiple: rows of every batch are a multiple of this; see `_rows` for how many.
         length_multiple: S and T are multiples of this.
 
     Raises:
@@ -189,9 +186,6 @@ def plan_buckets(
     longest = int(lengths.max()) + -int(lengths.max()) % length_multiple
     unit = length_multiple * -(-longest // (UNITS * length_multiple))
     boxes, box_of = choose_boxes(-(-lengths // unit), shapes)
-    sizes = [
-        _shape(np.minimum(box * unit, longest), tokens_per_batch, row_multiple) for box in boxes
-    ]
     ends = np.cumsum([len(portion.examples) for portion in portions])[:-1]
     groups = [  # of each portion, its examples box by box
         np.split(
@@ -201,13 +195,10 @@ def plan_buckets(
         for portion, box in zip(portions, np.split(box_of, ends), strict=True)
     ]
     contents = [_contents(pools, portions) for pools in zip(*groups, strict=True)]
-    counts = [len(items) + sum(count for _, count in drawn) for items, drawn in contents]
-    buckets = []
-    for index, (shape, (items, drawn)) in enumerate(zip(sizes, contents, strict=True)):
-        passed, to = _pass_on(sizes, index, counts[index])
-        counts[index] -= passed
-        counts[to] += passed
-        buckets.append(Bucket(shape, items, drawn, passed, to, counts[index]))
+    buckets = [
+        _bucket(np.minimum(box * unit, longest), *content, tokens_per_batch, row_multiple)
+        for box, content in zip(boxes, contents, strict=True)
+    ]
     return Plan(tuple(buckets), None, _tokens(contents, lengths_n2.sum(axis=1)))
 
 
@@ -231,10 +222,9 @@ def plan_packed(
         sizes.append(np.bincount(row_of))
         pools.append(np.arange(rows, rows := rows + len(sizes[-1]), dtype=np.int32))
     order, splits = np.concatenate(examples), np.cumsum(np.concatenate([[0], *sizes]))
-    shape = _shape(np.array([packed_length] * 2), tokens_per_batch, row_multiple)
     contents = _contents(pools, portions)
-    count = len(contents[0]) + sum(count for _, count in contents[1])
-    bucket = Bucket(shape, *contents, 0, 0, count)
+    box = np.array([packed_length] * 2)
+    bucket = _bucket(box, *contents, tokens_per_batch, row_multiple)
     tokens = np.add.reduceat(lengths_n2.sum(axis=1)[order], splits[:-1])
     return Plan((bucket,), (order.astype(np.int32), splits), _tokens([contents], tokens))
 
@@ -262,29 +252,38 @@ def _tokens(contents: Sequence[Contents], sizes: Int[np.ndarray, " items"]) -> i
     return round(total)
 
 
-def _shape(box: Int[np.ndarray, " 2"], tokens_per_batch: int, row_multiple: int) -> Shape:
+def _bucket(
+    box: Int[np.ndarray, " 2"],
+    items: Int[np.ndarray, " n"],
+    drawn: tuple[tuple[Int[np.ndarray, " _"], int], ...],
+    tokens_per_batch: int,
+    row_multiple: int,
+) -> Bucket:
     source, target = map(int, box)
-    rows = tokens_per_batch // max(source, target) // row_multiple * row_multiple
-    if rows == 0:
+    most = tokens_per_batch // max(source, target) // row_multiple * row_multiple
+    if most == 0:
         raise UserError(
             f"data.tokens_per_batch is {tokens_per_batch}, too few for data.row_multiple = "
             f"{row_multiple} rows of {max(source, target)} tokens: take at least "
             f"{row_multiple * max(source, target)}"
         )
-    return Shape(rows, source, target)
+    bucket = Bucket(Shape(most, source, target), items, drawn)
+    shape = Shape(_rows(bucket.count, most, row_multiple), source, target)
+    return dataclasses.replace(bucket, shape=shape)
 
 
-def _pass_on(shapes: list[Shape], index: int, count: int) -> tuple[int, int]:
-    """How many of a bucket's items go to which larger bucket: (0, index) if none."""
-    own = shapes[index]
-    remainder = count % own.rows
-    larger = [
-        (shape.source + shape.target, to)
-        for to, shape in enumerate(shapes)
-        if to > index and shape.source >= own.source and shape.target >= own.target
-    ]
-    if not remainder or not larger:
-        return 0, index
-    size, to = min(larger)
-    stays = own.rows * (own.source + own.target)
-    return (remainder, to) if remainder * size < stays else (0, index)
+def _rows(items: int, most: int, multiple: int) -> int:
+    """Rows of a bucket's batches: even ones, rather than full ones and a last one of empty rows.
+
+    The most that leave empty no more than 1 in 200 of all rows, with at most an eighth more batches
+    than need be; where none do, those that leave least.
+    """
+    if not items:
+        return most
+    fewest = -(-items // most)
+    batches = np.arange(fewest, fewest + fewest // 8 + 1)
+    rows = -(-items // batches)
+    rows += -rows % multiple
+    empty = batches * rows - items
+    good = 200 * empty <= items
+    return int(rows[good.argmax() if good.any() else empty.argmin()])
