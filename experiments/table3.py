@@ -13,7 +13,7 @@ departs    vocabularies of 41,100 pieces (36,000 for big), with which every coun
            last column is true to its digits, not the "about 37,000" of §5.1, with which none is
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,20 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """What differs from base, by key of `model` or `training`, and what the paper found."""
+    """What differs from the first row, by key, and what a paper found, if it did."""
 
-    published: Published
+    published: Published | None
     changes: Mapping[str, Any]
+
+    def change(self, config: ConfigDict) -> None:
+        config.update_from_flattened_dict(self.changes)
 
 
 def _row(perplexity: float, bleu: float, millions: int | None = None, **changes: Any) -> Row:
+    keys = {"positions": "model.positions.scheme", "label_smoothing": "training.label_smoothing"}
+    changes = {keys.get(name, f"model.{name}"): value for name, value in changes.items()}
+    if (d_model := changes.get("model.d_model")) is not None:  # Eq. 3 scales the rate by it
+        changes["optimizer.schedule_options.scale"] = d_model**-0.5
     return Row(Published(perplexity, bleu, millions), changes)
 
 
@@ -89,7 +96,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = wmt14_en_de_big.get_config() if big else base.get_config()
     config.data.tokenizer.vocab_size = BIG_VOCABULARY if big else VOCABULARY
     config.checkpoints.average = 1
-    rows = {name: _change(row) for name, row in ROWS.items()}
+    rows = {name: row.change for name, row in ROWS.items()}
     return base.with_variants(config, variant, {**rows, "tiny": tiny})
 
 
@@ -122,18 +129,3 @@ def tiny(config: ConfigDict) -> None:
     config.checkpoints.every = 250
     config.checkpoints.keep_last = 1
     config.checkpoints.keep_best = 0
-
-
-def _change(row: Row) -> Callable[[ConfigDict], None]:
-    def change(config: ConfigDict) -> None:
-        for key, value in row.changes.items():
-            if key == "positions":
-                config.model.positions.scheme = value
-            elif key == "label_smoothing":
-                config.training.label_smoothing = value
-            else:
-                setattr(config.model, key, value)
-        if "d_model" in row.changes:  # which Eq. 3 scales the learning rate by
-            config.optimizer.schedule_options.scale = row.changes["d_model"] ** -0.5
-
-    return change

@@ -147,7 +147,7 @@ def params(options: argparse.Namespace) -> Exit:
     path, _, variant = options.config.partition(":")
     if variant == "all" and (table := load_rows(path, options.config_arguments)):
         rows = [
-            parameters.Row.of(name, config, options.length, dataclasses.asdict(row.published))
+            parameters.Row.of(name, config, options.length, row.published)
             for name, (config, row) in table.items()
         ]
         as_json = json.dumps([row.as_dict() for row in rows], indent=2)
@@ -215,7 +215,7 @@ def table3(options: argparse.Namespace) -> Exit:
     rows = {}
     for name, (config, row) in table.items():
         paper = row.published
-        printed = reports.Printed(paper.perplexity, paper.bleu, paper.millions)
+        printed = paper and reports.Printed(paper.perplexity, paper.bleu, paper.millions)
         rows[name] = reports.RowOfTable(config, printed)
     return reports.table3(rows, range(options.seeds), options.workdir)
 

@@ -45,7 +45,7 @@ def test_the_counts_of_all_rows(capsys: pytest.CaptureFixture) -> None:
         assert row["layers"] == layers(c)
         assert row["total"] == layers(c) + c.model.vocab_size * c.model.d_model + learned
         assert c.model.vocab_size == (36_000 if name == "big" else 41_100)
-        assert row["published"] == dataclasses.asdict(published)
+        assert published is not None and row["published"] == dataclasses.asdict(published)
         if published.millions:
             assert round(row["total"] / 1e6) == published.millions
             printed += 1

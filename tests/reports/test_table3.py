@@ -70,31 +70,47 @@ def result(run: Run, nll: float, bleu: float) -> dict[str, Any]:
     }
 
 
-def test_the_report_says_how_far_and_what_differs(tmp_path: Path) -> None:
-    config = from_dict(experiment.get_config("base,smoke").to_dict())
-    entropies = {"base": (4.0, 4.01), "A1": (4.5, 4.51), "B1": (4.0, 4.02), "E": (3.5, 3.51)}
-    runs = []
+def carried_out(entropies: dict[str, tuple[float, ...]], workdir: Path) -> list[Run]:
+    """Runs with results, one a value; nothing is trained."""
+    config, runs = from_dict(experiment.get_config("base,smoke").to_dict()), []
     for name, values in entropies.items():
         for seed, value in enumerate(values):
-            runs.append(Run("table3", name, seed, config, tmp_path))
+            runs.append(Run("table3", name, seed, config, workdir))
             runs[-1].path.parent.mkdir(exist_ok=True)
             runs[-1].path.write_text(json.dumps(result(runs[-1], value, 10.0 + seed)))
-    rows = {name: experiment.ROWS[name] for name in entropies}
-    printed = {
-        name: Printed(row.published.perplexity, row.published.bleu, row.published.millions)
-        for name, row in rows.items()
-    }
+    return runs
+
+
+def test_the_report_says_how_far_and_what_differs(tmp_path: Path) -> None:
+    entropies = {"base": (4.0, 4.01), "A1": (4.5, 4.51), "B1": (4.0, 4.02), "E": (3.5, 3.51)}
+    runs, printed = carried_out(entropies, tmp_path), {}
+    for name in entropies:
+        paper = experiment.ROWS[name].published
+        assert paper is not None
+        printed[name] = Printed(paper.perplexity, paper.bleu, paper.millions)
     markdown, page, content = write_report(printed, runs, tmp_path)
     text = markdown.read_text()
     assert "1,000,000 target tokens are 4.0e-04 of the paper's" in text
     assert "went from 5.000 to 4.500 nats" in text
-    assert "Of 3 rows, 2 differ from base by more than chance (A1, E); 1 of these" in text
+    assert "Of 3 rows, 2 differ from base in cross-entropy by more than chance: A1 **+0.5" in text
+    assert "Of the 2 rows that differ by more than chance, 1 do so in the paper's" in text
     assert "against it" not in text  # E's perplexity is base's in the paper
     line = next(line for line in text.splitlines() if line.startswith("| A1"))
     assert "**+0.500 [" in line and "+0.073" in line and "5.29" in line and "24.9" in line
     assert "**" not in next(line for line in text.splitlines() if line.startswith("| B1"))
     assert "<b>+0.500" in page.read_text()
     assert set(json.loads(content.read_text())["rows"]) == set(entropies)
+
+
+def test_a_table_that_no_paper_has(tmp_path: Path) -> None:
+    """Its first row is what all others are compared with, whatever its name."""
+    runs = carried_out({"modern": (4.0, 4.01), "without_norm": (4.5, 4.51)}, tmp_path)
+    markdown, _, content = write_report(dict.fromkeys(("modern", "without_norm")), runs, tmp_path)
+    text = markdown.read_text()
+    assert "# Beside modern, row by row" in text and "paper" not in text
+    line = next(line for line in text.splitlines() if line.startswith("| without_norm"))
+    assert "**+0.500 [" in line
+    assert json.loads(content.read_text())["rows"]["modern"]["printed"] is None
 
 
 def test_what_is_no_table_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A model's parameters as a tree: making them on a mesh, and counting them without making them."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,16 +109,17 @@ class Row:
     Attributes:
         training_flops: of the whole run: 6 for each parameter and target token (Kaplan et al. 2020,
             §2.1), 2 forward and 4 backward.
-        published: by name; `millions` of parameters, `training_flops` and a `note` are shown.
+        published: a dataclass with `millions` of parameters, `training_flops` and a `note`, each
+            or all of it None or empty where a paper prints nothing.
     """
 
     name: str
     count: Count
     training_flops: float
-    published: dict[str, Any]
+    published: Any
 
     @classmethod
-    def of(cls, name: str, config: Config, length: int, published: dict[str, Any]) -> "Row":
+    def of(cls, name: str, config: Config, length: int, published: Any) -> "Row":
         counted = count(build_model(config.model), length)
         tokens = config.training.steps * config.data.tokens_per_batch
         return cls(name, counted, 6.0 * counted.total * tokens, published)
@@ -127,20 +129,20 @@ class Row:
             "row": self.name,
             **self.count.as_dict(),
             "training_flops": self.training_flops,
-            "published": self.published,
+            "published": self.published and dataclasses.asdict(self.published),
         }
 
 
 def rows_table(rows: Sequence[Row]) -> str:
     """Rows for people: layers, total, the paper's millions, training FLOPs and the paper's."""
-    form = "{:<6}{:>14}{:>14}{:>10}{:>10}{:>10}{:>10}"
+    form = f"{{:<{max(5, *(len(row.name) for row in rows)) + 1}}}{{:>14}}{{:>14}}" + 4 * "{:>10}"
     names = ("row", "layers", "total", "millions", "paper", "FLOPs", "paper")
     lines = [form.format(*names)]
     for row in rows:
         paper, total = row.published, row.count.total
-        flops = paper.get("training_flops")
+        flops = paper and paper.training_flops
         cells = (f"{row.count.layers:,}", f"{total:,}", f"{total / 1e6:.1f}")
-        cells += (paper.get("millions") or "", f"{row.training_flops:.1e}")
+        cells += ((paper and paper.millions) or "", f"{row.training_flops:.1e}")
         lines.append(form.format(row.name, *cells, f"{flops:.1e}" if flops else ""))
-    notes = dict.fromkeys(note for row in rows if (note := row.published.get("note")))
-    return "\n".join([*lines, *notes])
+    notes = dict.fromkeys(row.published.note for row in rows if row.published)
+    return "\n".join([*lines, *filter(None, notes)])

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ from transformer.run_directory import differences, value_at
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BASE = "base"
 LEVEL = 0.05  # of the family of tests
 PAPER_TOKENS = 100_000 * 25_000  # target tokens, base
 
@@ -36,41 +36,50 @@ class Printed:
 
 @dataclass(frozen=True)
 class Measure:
-    """One column of results, and whether its differences from base are more than chance."""
+    """One column of results, and whether differences from the first row are more than chance."""
 
     values: dict[str, list[float]]  # by row, one a seed
     pooled: Pooled
-    p_values: dict[str, float]  # Holm's, of all rows but base
+    p_values: dict[str, float]  # Holm's, of all rows but the first
 
     @classmethod
     def of(cls, values: dict[str, list[float]]) -> "Measure":
         pooled = Pooled.of(values.values())
-        tests = {
-            name: pooled.p_value(mine, values[BASE])
-            for name, mine in values.items()
-            if name != BASE
-        }
+        first, *others = values
+        tests = {name: pooled.p_value(values[name], values[first]) for name in others}
         return cls(values, pooled, holm(tests))
+
+    @property
+    def first(self) -> str:
+        """The row that all are compared with."""
+        return next(iter(self.values))
 
     def mean(self, name: str, digits: int) -> str:
         return self.pooled.mean(self.values[name]).text(digits)
 
     def difference(self, name: str, digits: int) -> str:
-        """From base; bold where it stands Holm's test."""
-        if name == BASE:
+        """From the first row; bold where it stands Holm's test."""
+        if name == self.first:
             return ""
-        text = self.pooled.difference(self.values[name], self.values[BASE]).text(
-            digits, signed=True
-        )
-        return f"**{text}**" if self.p_values[name] < LEVEL else text
+        values = self.values[name], self.values[self.first]
+        text = self.pooled.difference(*values).text(digits, signed=True)
+        return f"**{text}**" if self.stands(name) else text
+
+    def average(self, name: str) -> float:
+        return statistics.mean(self.values[name])
 
     def shift(self, name: str) -> float:
-        mean = lambda which: sum(self.values[which]) / len(self.values[which])  # noqa: E731
-        return mean(name) - mean(BASE)
+        return self.average(name) - self.average(self.first)
+
+    def stands(self, name: str) -> bool:
+        """Whether its difference from the first row stands Holm's test."""
+        return self.p_values[name] < LEVEL
 
 
-def write_report(printed: Mapping[str, Printed], runs: Sequence[Run], workdir: Path) -> list[Path]:
-    """Writes it; the paths of its three files."""
+def write_report(
+    printed: Mapping[str, Printed | None], runs: Sequence[Run], workdir: Path
+) -> list[Path]:
+    """Writes it; the paths of its three files. `printed`: by row; None where no paper has it."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in printed}
     for run in runs:
         if (result := run.result()) is not None:
@@ -79,149 +88,179 @@ def write_report(printed: Mapping[str, Printed], runs: Sequence[Run], workdir: P
         Measure.of({name: [found[key] for found in results[name]] for name in printed})
         for key in ("nll", "bleu")
     )
+    papers = {name: paper for name, paper in printed.items() if paper}
     by_command = made()
     blocks = [
-        *_head(by_command, runs, results),
-        *_table(printed, results, entropy, bleu, runs),
-        *_beside(printed, entropy),
+        *_head(by_command, runs, results, of_paper=bool(papers)),
+        *_table(results, entropy, bleu, runs, papers),
+        *_findings(entropy),
+        *(_beside(papers, entropy) if papers else ()),
     ]
     path = workdir / "report.json"
     rows = {
         name: {
-            "printed": dataclasses.asdict(printed[name]),
+            "printed": paper and dataclasses.asdict(paper),
             "results": results[name],
             "p_values": {"nll": entropy.p_values.get(name), "bleu": bleu.p_values.get(name)},
         }
-        for name in printed
+        for name, paper in printed.items()
     }
     files.write_json(path, {"made": by_command, "rows": rows})
     return [*document.write(workdir, "report", blocks), path]
 
 
 def _head(
-    by_command: dict[str, Any], runs: Sequence[Run], results: Mapping[str, list[dict[str, Any]]]
+    by_command: dict[str, Any],
+    runs: Sequence[Run],
+    results: Mapping[str, list[dict[str, Any]]],
+    *,
+    of_paper: bool,
 ) -> Iterator[Block]:
-    first, config = results[BASE][0], runs[0].config
+    reference, config = runs[0].name, runs[0].config
+    first = results[reference][0]
     seconds = sum(found["seconds"] for row in results.values() for found in row)
     seeds = sorted({run.seed for run in runs})
-    yield Heading("AIAYN's Table 3, again", 1)
+    yield Heading("AIAYN's Table 3, again" if of_paper else f"Beside {reference}, row by row", 1)
     yield Paragraph(
         f"{said(by_command)}. {len(runs)} trainings of {seconds / 60.0:.0f} minutes in all, seeds "
-        f"{', '.join(map(str, seeds))}. Base here: width {config.model.d_model}, "
+        f"{', '.join(map(str, seeds))}. Row {reference}: width {config.model.d_model}, "
         f"{first['parameters']:,} parameters, {first['steps']:,} updates, {first['tokens']:,} "
         "target tokens."
     )
-    yield Paragraph(_far_from_convergence(first))
+    yield Paragraph(_far_from_convergence(reference, first, of_paper=of_paper))
     yield Paragraph(
         "Development set, single checkpoints. Brackets are 95 % intervals with one variance for "
         "all rows, pooled over them: each has too few seeds for one of its own. A difference from "
-        f"base is bold where it stands Holm's correction over the rows at {LEVEL:.0%}: whatever is "
-        "not bold may be chance."
+        f"{reference} is bold where it stands Holm's correction over the rows at {LEVEL:.0%}: "
+        "whatever is not bold may be chance."
     )
 
 
-def _far_from_convergence(base: Mapping[str, Any]) -> str:
-    """By how much base was still learning."""
-    share = base["tokens"] / PAPER_TOKENS
-    said = (
-        f"How far that is from convergence: {base['tokens']:,} target tokens are {share:.1e} of "
-        "the paper's 100,000 updates of 25,000"
-    )
-    late = [nll for step, nll in base["curve"] if step >= 0.75 * base["steps"]]
-    if len(late) < 2:
-        return said + "."
-    return (
-        f"{said}; in the last quarter of its training (seed 0) base's cross-entropy on the "
-        f"development set went from {late[0]:.3f} to {late[-1]:.3f} nats a piece."
-    )
+def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper: bool) -> str:
+    """By how much the first row was still learning."""
+    parts = []
+    if of_paper:
+        share = found["tokens"] / PAPER_TOKENS
+        parts.append(
+            f"{found['tokens']:,} target tokens are {share:.1e} of the paper's 100,000 updates of "
+            "25,000"
+        )
+    late = [nll for step, nll in found["curve"] if step >= 0.75 * found["steps"]]
+    if len(late) > 1:
+        parts.append(
+            f"in the last quarter of its training (seed 0) {reference}'s cross-entropy on the "
+            f"development set went from {late[0]:.3f} to {late[-1]:.3f} nats a piece"
+        )
+    return f"How far that is from convergence: {'; '.join(parts) or 'not measured'}."
 
 
 def _differs(runs: Sequence[Run]) -> dict[str, str]:
-    """Of each row, the keys that are not base's, with their values."""
-    configs = {run.name: run.config.as_dict() for run in runs}
-    found = {}
+    """Of each row, the keys that are not the first row's, with their values."""
+    configs, found = {run.name: run.config.as_dict() for run in runs}, {}
     for name, config in configs.items():
-        keys = [k for k in differences(config, configs[BASE]) if not k.startswith("optimizer.")]
+        keys = [
+            key
+            for key in differences(config, configs[runs[0].name])
+            if not key.startswith("optimizer.schedule_options")
+        ]
         short = (f"{key.rpartition('.')[2]} {value_at(config, key)}" for key in keys)
         found[name] = ", ".join(short)
     return found
 
 
 def _table(
-    printed: Mapping[str, Printed],
     results: Mapping[str, list[dict[str, Any]]],
     entropy: Measure,
     bleu: Measure,
     runs: Sequence[Run],
+    papers: Mapping[str, Printed],
 ) -> Iterator[Block]:
-    header = ("row", "differs from base", "cross-entropy, nats", "less base", "paper's")
-    header += ("perplexity", "paper's", "BLEU", "less base", "BLEU, paper's", "less base, paper's")
-    header += ("parameters", "paper's, 10⁶", "updates", "seeds", "minutes")
-    rows, differs = [], _differs(runs)
-    for name, paper in printed.items():
-        found, of_base = results[name], printed[BASE]
-        shift = math.log(paper.perplexity / of_base.perplexity)
-        rows.append(
-            (
-                name,
-                differs[name],
-                entropy.mean(name, 3),
-                entropy.difference(name, 3),
-                "" if name == BASE else f"{shift:+.3f}",
-                f"{math.exp(sum(entropy.values[name]) / len(found)):.2f}",
-                f"{paper.perplexity:.2f}",
-                bleu.mean(name, 1),
-                bleu.difference(name, 1),
-                f"{paper.bleu:.1f}",
-                "" if name == BASE else f"{paper.bleu - of_base.bleu:+.1f}",
-                f"{found[0]['parameters']:,}",
-                str(paper.millions or ""),
-                f"{found[0]['steps']:,}",
-                str(len(found)),
-                f"{sum(result['seconds'] for result in found) / 60.0 / len(found):.1f}",
-            )
-        )
-    yield Table(header, rows, texts=("differs from base",))
+    first, differs = entropy.first, _differs(runs)
+
+    def shift(name: str) -> str:
+        ratio = papers[name].perplexity / papers[first].perplexity
+        return "" if name == first else f"{math.log(ratio):+.3f}"
+
+    def bleu_shift(name: str) -> str:
+        return "" if name == first else f"{papers[name].bleu - papers[first].bleu:+.1f}"
+
+    def minutes(name: str) -> str:
+        return f"{statistics.mean(found['seconds'] for found in results[name]) / 60.0:.1f}"
+
+    ours, theirs = True, bool(papers)
+    columns: list[tuple[bool, str, Callable[[str], str]]] = [
+        (ours, "row", str),
+        (ours, f"differs from {first}", differs.__getitem__),
+        (ours, "cross-entropy, nats", lambda name: entropy.mean(name, 3)),
+        (ours, f"less {first}", lambda name: entropy.difference(name, 3)),
+        (theirs, "paper's", shift),
+        (ours, "perplexity", lambda name: f"{math.exp(entropy.average(name)):.2f}"),
+        (theirs, "paper's", lambda name: f"{papers[name].perplexity:.2f}"),
+        (ours, "BLEU", lambda name: bleu.mean(name, 1)),
+        (ours, f"less {first}", lambda name: bleu.difference(name, 1)),
+        (theirs, "BLEU, paper's", lambda name: f"{papers[name].bleu:.1f}"),
+        (theirs, f"less {first}, paper's", bleu_shift),
+        (ours, "parameters", lambda name: f"{results[name][0]['parameters']:,}"),
+        (theirs, "paper's, 10⁶", lambda name: str(papers[name].millions or "")),
+        (ours, "updates", lambda name: f"{results[name][0]['steps']:,}"),
+        (ours, "seeds", lambda name: str(len(results[name]))),
+        (ours, "minutes", minutes),
+    ]
+    shown = [(header, cell) for there, header, cell in columns if there]
+    yield Table(
+        [header for header, _ in shown],
+        [[cell(name) for _, cell in shown] for name in results],
+        texts=(f"differs from {first}",),
+    )
     sizes = {run.name: run.config.model.vocab_size for run in runs}
-    if others := [name for name, size in sizes.items() if size != sizes[BASE]]:
+    if others := [name for name, size in sizes.items() if size != sizes[first]]:
         yield Paragraph(
-            f"{', '.join(others)}: another vocabulary than base's, so its cross-entropy, of other "
-            "pieces, does not compare with base's."
+            f"{', '.join(others)}: another vocabulary than {first}'s, so its cross-entropy, of "
+            "other pieces, does not compare."
         )
-    signature = results[BASE][0]["bleu_signature"]
+    signature = results[first][0]["bleu_signature"]
+    text = f"Cross-entropy is a word-piece's, ln of the perplexity. BLEU: `{signature}`"
+    if papers:
+        text += (
+            "; the paper's is tokenised, on newstest2013, and its differences of cross-entropy are "
+            "those of its printed perplexities. Neither perplexity nor BLEU compares across "
+            "corpora: differences do, if anything"
+        )
+    yield Paragraph(f"{text}.")
+
+
+def _findings(entropy: Measure) -> Iterator[Block]:
+    stand = [f"{n} {entropy.difference(n, 3)}" for n in entropy.p_values if entropy.stands(n)]
     yield Paragraph(
-        "Cross-entropy is a word-piece's, ln of the perplexity (the paper's differences are those "
-        f"of its printed perplexities). BLEU here: `{signature}`; the paper's is tokenised, on "
-        "newstest2013. Neither perplexity nor BLEU compares across corpora: differences do, if "
-        "anything."
+        f"Of {len(entropy.p_values)} rows, {len(stand)} differ from {entropy.first} in "
+        "cross-entropy by more than chance" + (f": {', '.join(stand)}" if stand else "") + "."
     )
 
 
-def _beside(printed: Mapping[str, Printed], entropy: Measure) -> Iterator[Block]:
-    names = [name for name in printed if name != BASE]
-    theirs = [math.log(printed[name].perplexity / printed[BASE].perplexity) for name in names]
-    ours = [entropy.shift(name) for name in names]
+def _beside(papers: Mapping[str, Printed], entropy: Measure) -> Iterator[Block]:
+    base, *names = papers
+    theirs = {n: math.log(papers[n].perplexity / papers[base].perplexity) for n in names}
+    ours = {n: entropy.shift(n) for n in names}
     yield Heading("Beside the paper")
-    yield Picture("differences", _figure(names, theirs, ours), "Our differences and the paper's")
+    yield Picture("differences", _figure(theirs, ours), "Our differences and the paper's")
     if len(names) > 2:
-        rank: Any = stats.spearmanr(theirs, ours)
+        rank: Any = stats.spearmanr(list(theirs.values()), list(ours.values()))
         yield Paragraph(
-            f"Rank correlation of the {len(names)} differences from base in cross-entropy, ours "
+            f"Rank correlation of the {len(names)} differences from {base} in cross-entropy, ours "
             f"and the paper's: {rank.statistic:+.2f} (Spearman; p = {rank.pvalue:.2g})."
         )
-    stands = [name for name in names if entropy.p_values[name] < LEVEL]
-    agree = [n for n in stands if entropy.shift(n) * theirs[names.index(n)] > 0.0]
-    against = [n for n in stands if entropy.shift(n) * theirs[names.index(n)] < 0.0]
+    stand = [n for n in names if entropy.stands(n)]
+    agree = [n for n in stand if ours[n] * theirs[n] > 0.0]
+    against = [n for n in stand if ours[n] * theirs[n] < 0.0]
     yield Paragraph(
-        f"Of {len(names)} rows, {len(stands)} differ from base by more than chance"
-        + (f" ({', '.join(stands)})" if stands else "")
-        + f"; {len(agree)} of these in the paper's direction"
+        f"Of the {len(stand)} rows that differ by more than chance, {len(agree)} do so in the "
+        "paper's direction"
         + (f", {len(against)} against it ({', '.join(against)})" if against else "")
         + "."
     )
 
 
-def _figure(names: Sequence[str], theirs: Sequence[float], ours: Sequence[float]) -> "Figure":
+def _figure(theirs: Mapping[str, float], ours: Mapping[str, float]) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -230,9 +269,9 @@ def _figure(names: Sequence[str], theirs: Sequence[float], ours: Sequence[float]
     axes = figure.subplots()
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     axes.axvline(0.0, color="#999999", linewidth=0.8)
-    axes.plot(theirs, ours, "o", color="#1f77b4", markersize=4)
-    for name, x, y in zip(names, theirs, ours, strict=True):
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=8)
+    axes.plot(list(theirs.values()), list(ours.values()), "o", color="#1f77b4", markersize=4)
+    for name, x in theirs.items():
+        axes.annotate(name, (x, ours[name]), textcoords="offset points", xytext=(4, 3), fontsize=8)
     axes.set(
         title="cross-entropy less base's, nats a piece",
         xlabel="the paper, ln of perplexities",

@@ -1,4 +1,4 @@
-"""Every row trained with every seed, scored on the development set, and compared with base."""
+"""Each row trained with each seed, scored on the development set, compared with the first row."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,14 @@ from transformer.reports.table3.report import Printed, write_report
 from transformer.runtime import Exit
 
 FILE = "table3.json"
-BASE = "base"
 
 
 @dataclass(frozen=True)
 class RowOfTable:
-    """What is trained in a row, and what the paper printed in it."""
+    """What is trained in a row, and what a paper printed in it, if one did."""
 
     config: Config
-    printed: Printed
+    printed: Printed | None
 
 
 def table3(rows: Mapping[str, RowOfTable], seeds: Sequence[int], workdir: Path) -> Exit:
@@ -33,15 +32,16 @@ def table3(rows: Mapping[str, RowOfTable], seeds: Sequence[int], workdir: Path) 
     Raises:
         UserError: the directory holds something else, or a row cannot be trained.
     """
-    if BASE not in rows or len(seeds) < 2:
+    if len(rows) < 2 or len(seeds) < 2:
         raise UserError(
-            f"a table needs a row {BASE!r} and two seeds at least: it has the rows "
-            f"{', '.join(rows)} and {len(seeds)} seeds"
+            f"a table needs two rows and two seeds at least: it has the rows {', '.join(rows)} and "
+            f"{len(seeds)} seeds"
         )
+    first, data = next((name, row.config.data) for name, row in rows.items())
     for name, row in rows.items():
-        tokenizer = rows[BASE].config.data.tokenizer  # the paper's big has a vocabulary of its own
-        if dataclasses.replace(row.config.data, tokenizer=tokenizer) != rows[BASE].config.data:
-            raise UserError(f"row {name} has other data than {BASE}: give all the same")
+        # The paper's big has a vocabulary of its own.
+        if dataclasses.replace(row.config.data, tokenizer=data.tokenizer) != data:
+            raise UserError(f"row {name} has other data than {first}: give all the same")
     config = {name: row.config.as_dict() for name, row in rows.items()}
     with folder.claim(workdir, FILE, {"rows": config}, ()):
         runs = [
