@@ -110,7 +110,7 @@ def get_config(variant: str = "") -> ConfigDict:
     model.recurrent.unroll = 1  # positions in one turn of the loop
 
     data = config.data = ConfigDict()
-    # tfds | text | casa_roja | recall | treebank | orchard | files | agreement | digits | mixture:
+    # tfds | text | treebank | files | casa_roja | recall | orchard | agreement | digits | mixture:
     # see below for each
     data.source = "tfds"
     data.tfds = ConfigDict()

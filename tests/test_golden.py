@@ -8,7 +8,6 @@ which is what changed for its users, and commit it with the change.
 
 import functools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from flax import linen as nn
 
 from experiments import base, table3
+from tests import golden_text
 from tests.processes import EXPERIMENTS
 from transformer.config import Config
 from transformer.experiment_files import load_config
@@ -94,15 +94,7 @@ def differences(here: dict[str, str], there: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("name", list(every_experiment()))
 def test_an_experiment_is_what_it_was(name: str) -> None:
     path = GOLDEN / f"{name.replace(':', '_')}.txt"
-    found = text(name)
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
-    assert path.exists(), f"no golden text of {name}: UPDATE_GOLDEN=1 tests/run {__file__}"
-    assert found == path.read_text(encoding="utf-8"), (
-        f"experiment {name} is not what it was; on purpose? UPDATE_GOLDEN=1 tests/run "
-        "tests/test_golden.py, and read the diff"
-    )
+    golden_text.compare(path, text(name), "tests/test_golden.py")
 
 
 def test_no_golden_text_is_left_over() -> None:

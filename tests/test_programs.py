@@ -10,7 +10,6 @@ commit what grew and why. What a compiler for TPUs makes of a step is in tests/g
 A loop's body counts once, however often it runs; bytes are those of every operation by itself.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 
 from experiments import base
+from tests import golden_text
 from tests.tpu_aot.compile_step import lowered_step
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
@@ -118,15 +118,8 @@ def text(lowered: Any) -> str:
 def test_a_program_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Lowering also fills batches with what describes an argument, which no annotation allows.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    path, found = GOLDEN / f"{name}.txt", text(PROGRAMS[name]())
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
-    assert path.exists(), f"no golden text of {name}: UPDATE_GOLDEN=1 tests/run {__file__}"
-    assert found == path.read_text(encoding="utf-8"), (
-        f"the program of {name} is made of other work than it was; on purpose? UPDATE_GOLDEN=1 "
-        "tests/run tests/test_programs.py, read the diff, and say in the commit why"
-    )
+    path = GOLDEN / f"{name}.txt"
+    golden_text.compare(path, text(PROGRAMS[name]()), "tests/test_programs.py")
 
 
 def test_no_golden_text_is_left_over() -> None:

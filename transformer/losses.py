@@ -90,15 +90,15 @@ def chunked_loss(
         x = jnp.moveaxis(x, 2, 0)
         return x.reshape(count, B, -1, *x.shape[4:])
 
-    chunks_ = split(hidden), split(labels), split(weights)
-    project, held = jax.closure_convert(project, jax.tree.map(lambda x: x[0], chunks_[0]))
+    pieces = split(hidden), split(labels), split(weights)
+    project, held = jax.closure_convert(project, jax.tree.map(lambda x: x[0], pieces[0]))
 
     def piece(held: Any, chunk: _Chunk) -> LossSums:
         hidden_BCD, labels_BC, weights_BC = chunk
         logits_BCV = project(hidden_BCD, *held)
         return smoothed_cross_entropy(logits_BCV, labels_BC, weights_BC, smoothing, z_loss)
 
-    return _sum_of_pieces(piece, held, chunks_)
+    return _sum_of_pieces(piece, held, pieces)
 
 
 _Chunk = tuple[Array, Array, Array]  # hidden states, labels and weights

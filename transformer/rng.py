@@ -57,7 +57,7 @@ def _threefry(
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
     """Threefry-2x32 with 20 rounds (Salmon et al. 2011, §3.3) of counters whose high word is 0."""
     keys = key0, key1, key0 ^ key1 ^ jnp.uint32(0x1BD11BDA)
-    a, b = jnp.full_like(low, 0) + keys[0], low + keys[1]
+    a, b = jnp.broadcast_to(keys[0], low.shape), low + keys[1]
     for group in range(5):
         for rotation in ROTATIONS[group % 2]:
             a = a + b

@@ -94,13 +94,13 @@ class Case:
 
     def __init__(self, arrays: str, model: dict, device: str, compiled: bool):
         with np.load(arrays) as file:
-            arrays_ = dict(file)
+            weights = dict(file)
         self.device = device
-        self.model = Transformer(model, arrays_).to(device)
+        self.model = Transformer(model, weights).to(device)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=1e-3, betas=(0.9, 0.98), eps=1e-9
         )
-        ids = (torch.from_numpy(arrays_[name]).long() for name in ("source", "target", "labels"))
+        ids = (torch.from_numpy(weights[name]).long() for name in ("source", "target", "labels"))
         self.batch = [x.to(device) for x in ids]
         self.smoothing = model["smoothing"]
         self.loss = torch.compile(self._loss) if compiled else self._loss

@@ -6,7 +6,7 @@ import pytest
 
 from transformer.data import Agreement, agreement, casa_roja
 from transformer.data.casa_roja import lexicon
-from transformer.data.casa_roja.sentences import _Writer
+from transformer.data.casa_roja.sentences import Writer
 from transformer.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_one_word_of_a_wrong_sentence_has_another_of_its_forms() -> None:
     for word in (*lexicon.ADJECTIVES, *lexicon.DETERMINERS, *lexicon.VERBS):
         for form in filter(None, word.spanish):
             forms.setdefault(form, set()).update(word.spanish)
-    writer, wrong = _Writer("train", 5), 0
+    writer, wrong = Writer("train", 5), 0
     for _ in range(300):
         tree = writer.tree()
         right = casa_roja.spanish(tree).strip("¿?").split()

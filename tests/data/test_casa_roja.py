@@ -165,7 +165,7 @@ def splits(plain) -> dict[str, list[tuple[str, str]]]:
 
 
 def test_each_spanish_sentence_has_one_english(plain) -> None:
-    class Few(plain._Writer):
+    class Few(plain.Writer):
         """A writer of few words, so that what could be said in two ways soon is."""
 
         def pick(self, choices: Sequence[Any]) -> Any:
@@ -174,7 +174,7 @@ def test_each_spanish_sentence_has_one_english(plain) -> None:
             return super().pick(different if set(different) == set(plain.WEIGHTS) else few)
 
     meanings: dict[str, str] = {}
-    for writer in (Few("test", 1), plain._Writer("test", 1)):
+    for writer in (Few("test", 1), plain.Writer("test", 1)):
         for tree in (writer.tree() for _ in range(40_000)):
             source, target = plain.spanish(tree), plain.english(tree)
             assert meanings.setdefault(source, target) == target, source
@@ -220,7 +220,7 @@ def _seen(spanish: str) -> set[tuple[str, str]]:
 
 
 def test_words_tell_the_combinations_of_a_tree(plain) -> None:
-    writer = plain._Writer("test", 2)
+    writer = plain.Writer("test", 2)
     for tree in (writer.tree() for _ in range(20_000)):
         source = plain.spanish(tree)
         assert _seen(source) == set(plain.combinations(tree)), source

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
 
-# Each with a section of its own.
-SOURCES = (
-    *("tfds", "text", "casa_roja", "recall", "treebank", "orchard", "files", "agreement"),
-    "digits",
-)
+MADE_UP = ("casa_roja", "recall", "orchard", "agreement", "digits")
+SOURCES = ("tfds", "text", "treebank", "files", *MADE_UP)  # each with a section of its own
 OF_TREES = ("treebank", "orchard")  # those of pairs of a sentence and its tree
 
 

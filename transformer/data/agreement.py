@@ -16,9 +16,7 @@ from typing import Any
 
 from transformer.data.casa_roja import Clause, Phrase, combinations, count_pairs, held_out, spanish
 from transformer.data.casa_roja.lexicon import GUSTAR, HABER, SHE, THEY, Adjective
-
-# The grammar's files are its version (`CasaRoja.fingerprint`), so they are left as they are.
-from transformer.data.casa_roja.sentences import MAX_WORDS, _Writer
+from transformer.data.casa_roja.sentences import MAX_WORDS, Writer
 
 RIGHT, WRONG = "right", "wrong"
 GENDER, NUMBER = 1, 2  # bits of the index of a form: 2 * plural + feminine
@@ -34,7 +32,7 @@ def pairs(split: str, count: int) -> list[tuple[str, str]]:
     owned, limit = held_out(split), count_pairs(split)
     if not 0 <= count <= limit:
         raise ValueError(f"agreement gives 0 to {limit:,} pairs of {split!r}, not {count:,}")
-    writer = _Writer(split, SEED)
+    writer = Writer(split, SEED)
     found: dict[str, str] = {}
     while len(found) < count:
         tree = writer.tree()

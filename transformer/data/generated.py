@@ -1,7 +1,7 @@
 """Corpora that need no files: made up by us, or shipped by a dependency.
 
-Their fields are the keys of their sections under `data` in experiments/base.py. What makes up the
-pairs is their version: nobody has to remember to raise a number.
+Their fields are the keys of their sections under `data` in experiments/base.py. The files that make
+up the pairs are their version, in their fingerprints: nobody has to remember to raise a number.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer.data import agreement, digits, recall, treebank
+from transformer.data import agreement, casa_roja, digits, recall, treebank
 from transformer.data.lines import digest, file_digest
 from transformer.data.pairs import Pair
 from transformer.data.treebank import orchard, penn
@@ -17,53 +17,51 @@ from transformer.errors import UserError
 
 
 @dataclass(frozen=True)
-class CasaRoja:
-    """Our own Spanish-English grammar, which needs no files: see casa_roja.py."""
+class _Made:
+    """Pairs that a program of ours makes up: as many of each split as are asked for."""
 
     train_size: int
     dev_size: int
     test_size: int
 
+    def size(self, split: str) -> int:
+        return getattr(self, f"{split}_size")
+
     def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
+        return self.size(split) > 0
+
+
+@dataclass(frozen=True)
+class CasaRoja(_Made):
+    """Our own Spanish-English grammar: see casa_roja/."""
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        from transformer.data import casa_roja
-
-        size, limit = getattr(self, f"{split}_size"), casa_roja.count_pairs(split)
+        size, limit = self.size(split), casa_roja.count_pairs(split)
         if size > limit:
             raise UserError(f"data.casa_roja.{split}_size is {size:,}; the grammar gives {limit:,}")
         for source, target in casa_roja.pairs(split, size):
             yield Pair(source, target)
 
     def fingerprint(self, split: str) -> str:
-        # The grammar's source text is its version: nobody has to remember to raise a number.
-        files = sorted((Path(__file__).parent / "casa_roja").glob("*.py"))
-        size = getattr(self, f"{split}_size")
-        return digest("casa_roja", split, size, *map(file_digest, files))
+        files = sorted(Path(casa_roja.__file__).parent.glob("*.py"))
+        return digest("casa_roja", split, self.size(split), *map(file_digest, files))
 
     def origins(self, split: str) -> dict[str, str]:
-        return {"casa_roja": f"{getattr(self, f'{split}_size'):,} pairs of the grammar"}
+        return {"casa_roja": f"{self.size(split):,} pairs of the grammar"}
 
 
 @dataclass(frozen=True)
-class Recall:
-    """Made-up symbols to remember over a distance, which need no files: see recall.py."""
+class Recall(_Made):
+    """Made-up symbols to remember over a distance: see recall.py."""
 
     task: str
     item_count: int
     symbols: int
     distances: tuple[int, ...]
     distance_weights: tuple[int, ...]  # of the training set; () = alike
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        size = getattr(self, f"{split}_size")
+        size = self.size(split)
         limit = recall.count_pairs(self.task, self.item_count, self.symbols)
         if size > limit:
             raise UserError(
@@ -75,13 +73,12 @@ class Recall:
             yield Pair(*recall.pair(self.task, split, index, **kind))
 
     def fingerprint(self, split: str) -> str:
-        # As of casa roja: the file that makes the pairs is their version.
-        size, version = getattr(self, f"{split}_size"), file_digest(recall.__file__)
-        return digest("recall", split, size, self.task, self._kind(split), version)
+        version = file_digest(recall.__file__)
+        return digest("recall", split, self.size(split), self.task, self._kind(split), version)
 
     def origins(self, split: str) -> dict[str, str]:
-        size, blanks = getattr(self, f"{split}_size"), ", ".join(map(str, self.distances))
-        return {"recall": f"{size:,} pairs of {self.task} over {blanks} blanks"}
+        blanks = ", ".join(map(str, self.distances))
+        return {"recall": f"{self.size(split):,} pairs of {self.task} over {blanks} blanks"}
 
     def _kind(self, split: str) -> dict[str, Any]:
         turns = self.distances
@@ -92,45 +89,29 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Orchard:
-    """A treebank of ours, which needs no files: see treebank/orchard.py."""
-
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
+class Orchard(_Made):
+    """A treebank of ours: see treebank/orchard.py."""
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        size, limit = getattr(self, f"{split}_size"), orchard.count_trees(split)
+        size, limit = self.size(split), orchard.count_trees(split)
         if size > limit:
             raise UserError(f"data.orchard.{split}_size is {size:,}; the grammar gives {limit:,}")
         yield from map(treebank.pair, orchard.trees(split, size))
 
     def fingerprint(self, split: str) -> str:
-        # As of casa roja: the files that make the trees are their version.
         files = (orchard.__file__, orchard.lexicon.__file__)
-        size = getattr(self, f"{split}_size")
-        return digest("orchard", split, size, penn.VERSION, *map(file_digest, files))
+        return digest("orchard", split, self.size(split), penn.VERSION, *map(file_digest, files))
 
     def origins(self, split: str) -> dict[str, str]:
-        return {"orchard": f"{getattr(self, f'{split}_size'):,} trees of the grammar"}
+        return {"orchard": f"{self.size(split):,} trees of the grammar"}
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(_Made):
     """Casa roja's Spanish, right or with a word that does not agree: see agreement.py."""
 
-    train_size: int
-    dev_size: int
-    test_size: int
-
-    def has(self, split: str) -> bool:
-        return getattr(self, f"{split}_size") > 0
-
     def pairs(self, split: str) -> Iterator[Pair]:
-        size = getattr(self, f"{split}_size")
+        size = self.size(split)
         try:
             labelled = agreement.pairs(split, size)
         except ValueError as error:
@@ -139,12 +120,11 @@ class Agreement:
             yield Pair(text, label)
 
     def fingerprint(self, split: str) -> str:
-        size = getattr(self, f"{split}_size")
-        grammar = CasaRoja(size, size, size).fingerprint(split)
+        grammar = CasaRoja(self.train_size, self.dev_size, self.test_size).fingerprint(split)
         return digest("agreement", grammar, file_digest(agreement.__file__))
 
     def origins(self, split: str) -> dict[str, str]:
-        return {"agreement": f"{getattr(self, f'{split}_size'):,} sentences, right or wrong"}
+        return {"agreement": f"{self.size(split):,} sentences, right or wrong"}
 
 
 @dataclass(frozen=True)

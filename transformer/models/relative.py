@@ -109,11 +109,8 @@ class ShawKeys:
     def __call__(
         self, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
     ) -> Float[Array, "B H T S"]:
-        clip = self.scores.shape[-1] // 2
-        distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
         scores_BTHR = jnp.take(self.scores, q_positions // self.stride, axis=0, mode="clip")
-        scores_BHTR = jnp.moveaxis(scores_BTHR, 2, 1)
-        return jnp.take_along_axis(scores_BHTR, distance_BTS[:, None], axis=3)
+        return _of_distances(scores_BTHR, q_positions, k_positions)
 
 
 @struct.dataclass
@@ -125,10 +122,17 @@ class ShawKeysInRows:
     def __call__(
         self, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
     ) -> Float[Array, "B H T S"]:
-        clip = self.scores.shape[-1] // 2
-        distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
-        scores_BHTR = jnp.moveaxis(self.scores, 2, 1)
-        return jnp.take_along_axis(scores_BHTR, distance_BTS[:, None], axis=3)
+        return _of_distances(self.scores, q_positions, k_positions)
+
+
+def _of_distances(
+    scores_BTHR: Array, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
+) -> Float[Array, "B H T S"]:
+    """Of each query's scores, the one of each key's distance."""
+    clip = scores_BTHR.shape[-1] // 2
+    distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
+    scores_BHTR = jnp.moveaxis(scores_BTHR, 2, 1)
+    return jnp.take_along_axis(scores_BHTR, distance_BTS[:, None], axis=3)
 
 
 def numbered(rows: int, length: int) -> Int[Array, "B T"]:

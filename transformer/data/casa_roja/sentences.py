@@ -76,7 +76,7 @@ def pairs(split: str, count: int, *, seed: int = 0) -> list[tuple[str, str]]:
     owned, limit = held_out(split), count_pairs(split)
     if not 0 <= count <= limit:
         raise ValueError(f"casa roja gives 0 to {limit:,} pairs of {split!r}, not {count:,}")
-    writer = _Writer(split, seed)
+    writer = Writer(split, seed)
     found: dict[str, str] = {}
     while len(found) < count:
         tree = writer.tree()
@@ -118,7 +118,7 @@ _CLITICS, _MODALS = list(lexicon.CLITICS), list(lexicon.MODALS)
 _TIMES, _FEELINGS = list(lexicon.TIMES), list(lexicon.FEELINGS)
 
 
-class _Writer:
+class Writer:
     """Draws trees from the combinations that a split may use; each construction is a method."""
 
     def __init__(self, split: str, seed: int) -> None:
