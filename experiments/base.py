@@ -215,9 +215,8 @@ def get_config(variant: str = "") -> ConfigDict:
     data.row_multiple = 8  # rows of every batch are a multiple of this
     data.length_multiple = 8  # and lengths of this
     data.prefetch = 2  # batches kept ready on the device
-    data.cache_dir = (
-        ""  # tokenised corpora; "" = $XDG_CACHE_HOME/transformer, or ~/.cache/transformer
-    )
+    # Tokenised corpora, tokenizers; "" = $XDG_CACHE_HOME/transformer, or ~/.cache/transformer
+    data.cache_dir = ""
 
     training = config.training = ConfigDict()
     training.steps = 100_000  # optimizer updates

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
+from experiments.benchmarks.start import FIRST_STEP, PROGRAMS
 from tests.processes import ROOT, TINY, error_line, run
 from transformer.__main__ import main
 from transformer.attention.verdict import CASES
@@ -85,6 +86,26 @@ def test_help_is_worth_reading_and_quick() -> None:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "transformer", "--help"], cwd=ROOT, capture_output=True)
     assert time.perf_counter() - began < 5.0  # 0.1 s on an idle machine
+
+
+def test_a_second_run_compiles_nothing(trained: Path, cache: Path) -> None:
+    """Initial parameters, the step and the digests: no more, and all kept, like the corpus."""
+    code, _, errors = run("train", TINY, f"--workdir={cache}/again", *QUICK, cache=cache)
+    assert code == 0, errors
+    counted = PROGRAMS.search(errors)
+    assert counted and counted.groups()[:2] == ("0", "3"), errors
+    assert "tokenised" not in errors and FIRST_STEP.search(errors)
+    assert "% waiting for data" in errors
+
+
+def test_a_translation_takes_two_programs(trained: Path, cache: Path, tmp_path: Path) -> None:
+    """The digests of the parameters, and the search."""
+    (tmp_path / "input").write_text("la casa")
+    with (tmp_path / "input").open() as stdin:
+        code, _, errors = run("translate", f"--workdir={trained}", cache=cache, stdin=stdin)
+    counted = PROGRAMS.search(errors)
+    assert code == 0 and counted, errors
+    assert sum(map(int, counted.groups()[:2])) == 2
 
 
 def test_params_counts_without_building(cache: Path) -> None:

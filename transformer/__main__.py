@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise UserError("standard input, output and error must be open: use /dev/null")
             if isinstance(stream, io.TextIOWrapper):  # text is UTF-8, whatever the locale
                 stream.reconfigure(encoding="utf-8")
-        sys.exit(int(options.run(options)))
+        code = options.run(options)
+        runtime.report()
+        sys.exit(int(code))
     except UserError as error:
         print(f"transformer: {error}", file=sys.stderr, flush=True)
         _leave(Exit.ERROR)

@@ -1,11 +1,13 @@
-"""Compiled programs kept on disk, each written whole or not at all, and checked when it is read.
+"""Compiled programs: counted, and kept on disk, each written whole and checked when it is read.
 
 JAX's own file cache writes in place and never writes again what is there: a process that is killed
 while it writes leaves half a program, which every later run finds, warns of and compiles around.
 """
 
+import functools
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -48,11 +50,46 @@ class CheckedCache(CacheInterface):
         files.write(self._path / (key + SUFFIX), hashlib.sha256(value).digest() + value)
 
 
+@dataclass
+class Programs:
+    """How many programs a process has come by, one a shape of each function."""
+
+    compiled: int = 0
+    cached: int = 0  # read from the cache instead
+    seconds: float = 0.0  # of compiling and reading; tracing takes its own
+
+    def __str__(self) -> str:
+        return (
+            f"programs: {self.compiled} compiled, {self.cached} from the cache, "
+            f"in {self.seconds:.1f} s"
+        )
+
+    def _on_event(self, event: str, **_: object) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            self.cached += 1
+            self.compiled -= 1  # whose duration comes all the same
+
+    def _on_duration(self, event: str, duration_secs: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.compiled += 1
+            self.seconds += duration_secs
+
+
+@functools.cache
+def programs() -> Programs:
+    """This process's programs, counted from the first call on."""
+    counted = Programs()
+    jax.monitoring.register_event_listener(counted._on_event)
+    jax.monitoring.register_event_duration_secs_listener(counted._on_duration)
+    return counted
+
+
 def install() -> None:
-    """Makes this the cache of every folder that JAX is told to keep programs in.
+    """Makes this the cache of every folder that JAX is told to keep programs in, and counts.
 
     Buckets, whose objects are written whole anyway, and folders of limited size stay JAX's.
     """
+    programs()
     original = compilation_cache.get_file_cache
 
     def get_file_cache(path: str) -> tuple[CacheInterface, str] | None:

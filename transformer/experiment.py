@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from transformer import distributed, files, run_directory, runtime
+from transformer.compilation_cache import CheckedCache
 from transformer.config import Config, DataConfig, PartConfig, from_dict
 from transformer.data import (
     SOURCES,
@@ -171,8 +172,26 @@ class Experiment:
                 )
             options = dataclasses.asdict(self.config.data.tokenizer)
             del options["sampling"]  # which is of encoding
+            # As of tokens: a corpus and its options have one tokenizer, whatever run asks for it.
+            key = tokenizers.key(self.corpus.fingerprint("train"), self._left_out, options)
+            try:
+                cache = CheckedCache(self._cache_dir / "tokenizers")
+                model = cache.get(key)
+            except OSError as error:
+                raise UserError(
+                    f"data.cache_dir={self._cache_dir}: {error.strerror or error}; name a folder "
+                    "that can be written"
+                ) from error
+            if model is not None:
+                files.write(path, model)
+                return
             pairs = selection.readable(self.corpus.pairs("train"), self._left_out)
             tokenizers.train(pairs, path, **options)
+            cache.put(key, path.read_bytes())
+
+    @property
+    def _cache_dir(self) -> Path:
+        return runtime.cache_dir(self.config.data.cache_dir)
 
     def store(self, split: str) -> Store:
         """A split of the corpus as tokens, every line of it, from the cache where it is there.
@@ -186,7 +205,7 @@ class Experiment:
         """And the folder that it lies in."""
         fingerprint = self.corpus.fingerprint(split)
         run_directory.require_same(self.workdir, f"{split} set", fingerprint, "its text")
-        folder = runtime.cache_dir(self.config.data.cache_dir) / "tokens"
+        folder = self._cache_dir / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
         store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)
         return store, folder / key

@@ -12,6 +12,8 @@ from typing import Any
 
 from transformer import __version__
 
+log = logging.getLogger(__name__)
+
 
 class Exit(enum.IntEnum):
     """What the exit code tells a launcher."""
@@ -41,6 +43,19 @@ def prepare() -> None:
     default = sys.unraisablehook
     sys.unraisablehook = lambda args: None if _is_orphaned(args.exc_value) else default(args)
     enable_compilation_cache()
+
+
+def report() -> None:
+    """Says how many programs were compiled, and how long that took; nothing where none was."""
+    if "jax" not in sys.modules:
+        return
+    import jax
+
+    from transformer import compilation_cache
+
+    programs = compilation_cache.programs()
+    if jax.process_index() == 0 and programs.compiled + programs.cached:
+        log.info("%s", programs)
 
 
 def _is_orphaned(error: BaseException | None) -> bool:

@@ -20,15 +20,20 @@ class Missing(Exception):
     """A peer cannot be measured; the text says why."""
 
 
-def environment(*alternatives: str) -> Path:
+def environment(*alternatives: str, alone: str = "") -> Path:
     """The Python of an environment that has one of these requirements (the first that installs).
 
     It is made once, under .venv/peers, with pip and whatever pip is configured to install from.
 
+    Args:
+        alternatives: what pip is given, one after another until it succeeds.
+        alone: what is then installed without that which it asks for itself.
+
     Raises:
         Missing: none of them can be installed.
     """
-    name = hashlib.sha256(" | ".join(alternatives).encode()).hexdigest()[:10]
+    wanted = " | ".join(filter(None, [*alternatives, alone]))
+    name = hashlib.sha256(wanted.encode()).hexdigest()[:10]
     folder = ROOT / ".venv" / "peers" / name
     python, stamp = folder / "bin" / "python", folder / "installed"
     if stamp.exists():
@@ -36,14 +41,20 @@ def environment(*alternatives: str) -> Path:
     print(f"installing {alternatives[0]} into {folder.relative_to(ROOT)}", file=sys.stderr)
     venv.create(folder, clear=True, with_pip=True)
     install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    said = ""
-    for requirements in alternatives:
-        done = subprocess.run([*install, *requirements.split()], capture_output=True, text=True)
-        if done.returncode == 0:
-            stamp.touch()
-            return python
+
+    def installs(*requirements: str) -> bool:
+        nonlocal said
+        done = subprocess.run([*install, *requirements], capture_output=True, text=True)
         said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed"
-    raise Missing(f"{alternatives[-1]} cannot be installed: {said}")
+        return done.returncode == 0
+
+    said = ""
+    if not any(installs(*requirements.split()) for requirements in alternatives):
+        raise Missing(f"{alternatives[-1]} cannot be installed: {said}")
+    if alone and not installs("--no-deps", *alone.split()):
+        raise Missing(f"{alone} cannot be installed: {said}")
+    stamp.touch()
+    return python
 
 
 class Peer:

@@ -13,13 +13,15 @@ import optax
 import pytest
 
 from transformer import testing
+from transformer.compilation_cache import programs
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.testing import TRAINING
 from transformer.training.checkpoints import Checkpoints
 from transformer.training.development import Stopping
-from transformer.training.step import StateFactory, TrainState
+from transformer.training.state import TrainState
+from transformer.training.step import StateFactory
 
 pytestmark = pytest.mark.optax
 CONFIG = CheckpointsConfig(every=10, keep_last=2, keep_best=1, average=2)
@@ -81,7 +83,10 @@ def test_the_average_is_the_mean(opened: Callable) -> None:
     made = factory()
     state = made.create(0)
     save(opened(), state, {10: None, 20: None})
+    counted = programs()
+    before = counted.compiled + counted.cached
     mean = opened(read_only=True).params(made.abstract.params, [10, 20])
+    assert counted.compiled + counted.cached - before <= 3, "digests, sum and quotient"
     expected = jax.tree.map(lambda x: x + 15.0, state.params)
     testing.assert_equals_reference(mean, expected, 1e-6)
 

@@ -21,7 +21,8 @@ from transformer.models import build_model
 from transformer.training import storage
 from transformer.training.checkpoints import Checkpoints, Unusable
 from transformer.training.digests import digests
-from transformer.training.step import StateFactory, TrainState
+from transformer.training.state import TrainState
+from transformer.training.step import StateFactory
 
 pytestmark = pytest.mark.optax
 CONFIG = CheckpointsConfig(every=10, keep_last=2, keep_best=1, average=2)

@@ -199,13 +199,14 @@ def test_on_a_terminal_prints_stand_above_the_bar(
 
 def test_speed_and_durations() -> None:
     meter = progress.Speedometer()
-    meter.step(0.0, 1, 1_000)
+    meter.step(0.0, 1, 1_000, 9.0)
     assert meter.speed() is None
-    meter.step(2.0, 2, 30)
-    meter.step(4.0, 3, 50)
-    assert meter.speed() == progress.Speed(steps=0.5, tokens=20.0)
-    meter.step(4.0 + progress.WINDOW, 4, 60)
-    assert meter.speed() == progress.Speed(steps=1 / progress.WINDOW, tokens=60 / progress.WINDOW)
+    meter.step(2.0, 2, 30, 0.5)
+    meter.step(4.0, 3, 50, 0.5)
+    assert meter.speed() == progress.Speed(steps=0.5, tokens=20.0, waiting=0.25)
+    meter.step(4.0 + progress.WINDOW, 4, 60, 2 * progress.WINDOW)
+    window = progress.WINDOW
+    assert meter.speed() == progress.Speed(steps=1 / window, tokens=60 / window, waiting=1.0)
     meter.pause()
     assert meter.speed() is None
     assert [progress.duration(s) for s in (42.2, 727, 11_527)] == ["0:42", "12:07", "3:12:07"]

@@ -6,20 +6,26 @@ a longer sequence, as a ring hands it over, is served like a whole one.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as library
-from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask_info import MaskInfo
 from jaxtyping import Array
 
 from transformer.attention.kernels import Leaves
 from transformer.attention.masks import Mask, near
 
 LANES = 128  # lengths of blocks are multiples of this; head sizes need not be
-_MASKED = library.DEFAULT_MASK_VALUE
 _NOBODY = jnp.iinfo(jnp.int32).min  # a segment that no key is of
+
+
+@functools.cache
+def _library() -> Any:
+    """JAX's kernel, imported where it is first called: Pallas takes a tenth of a second."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
+
+    return splash_attention_kernel
 
 
 def unsupported(mask: Mask, bias: Any, dropout: Any) -> str | None:
@@ -58,13 +64,13 @@ class Splash:
         part = _Part(self, q, k, v, mask)
 
         def one(q: Array, k: Array, v: Array, segments: Any) -> Any:
-            return library._splash_attention_forward(
+            return _library()._splash_attention_forward(
                 part.info(), q, k, v, segments, None, save_residuals=True,
                 residual_checkpoint_name=None, **part.options,
             )  # fmt: skip
 
         o, (lse,) = jax.vmap(one)(part.q, part.k, part.v, part.segments)
-        seen_BHT = lse > 0.5 * _MASKED
+        seen_BHT = lse > 0.5 * _library().DEFAULT_MASK_VALUE
         o = jnp.where(seen_BHT[..., None], o, 0.0)
         return jnp.swapaxes(o, 1, 2)[:, :T], jnp.where(seen_BHT, lse, -jnp.inf)[:, :, :T]
 
@@ -90,12 +96,12 @@ class Splash:
             di = jnp.sum(o.astype(jnp.float32) * do.astype(jnp.float32), axis=-1)
             common = {k: v for k, v in part.options.items() if k != "block_sizes"}
             arguments = (q, k, v, segments, None, lse, do, di)
-            layouts = {f"{x}_layout": library.QKVLayout.HEAD_DIM_MINOR for x in "qkv"}
+            layouts = {f"{x}_layout": _library().QKVLayout.HEAD_DIM_MINOR for x in "qkv"}
             sizes = {"bq": part.bq, "bkv": part.bk, **layouts}
-            dq = library._splash_attention_bwd_dq(
+            dq = _library()._splash_attention_bwd_dq(
                 *arguments, mask_info=part.info(), **sizes, **common
             )
-            _, dk, dv = library._splash_attention_bwd_dkv(
+            _, dk, dv = _library()._splash_attention_bwd_dkv(
                 *arguments, mask_info=part.info(by_keys=True), bkv_compute=part.bk,
                 use_fused_bwd_kernel=False, **sizes, **common,
             )  # fmt: skip
@@ -116,13 +122,13 @@ class _Part:
         self.k, self.v = (self.heads_first(x, self.bk) for x in (k, v))
         # Padding's segment 0 would see itself: queries get one that no key has.
         q_segments = jnp.where(mask.q_segments == 0, _NOBODY, mask.q_segments)
-        self.segments = library.SegmentIds(
+        self.segments = _library().SegmentIds(
             _pad(q_segments, self.bq, _NOBODY), _pad(mask.k_segments, self.bk, 0)
         )
         self.options = {
-            "mask_value": _MASKED,
+            "mask_value": _library().DEFAULT_MASK_VALUE,
             "is_mqa": False,
-            "block_sizes": library.BlockSizes(self.bq, self.bk),
+            "block_sizes": _library().BlockSizes(self.bq, self.bk),
             "mask_function": _Near(mask.causal, mask.window) if mask.by_distance else None,
             "attn_logits_soft_cap": None,
             "interpret": kernel.interpret,
@@ -132,10 +138,11 @@ class _Part:
         """[B, T, H, K] → [B, H, T', K], T' a multiple of a block."""
         return _pad(jnp.swapaxes(x, 1, 2), block, 0, axis=2)
 
-    def info(self, *, by_keys: bool = False) -> MaskInfo:
+    def info(self, *, by_keys: bool = False) -> Any:
         """Which blocks to visit: those in which, in some row, some query sees some key.
 
-        `by_keys`: for the pass that goes from block to block of queries, for each of keys.
+        A `MaskInfo`; `by_keys`: for the pass that goes from block to block of queries, for each
+        of keys.
         """
         seen_ij = self._seen()[None].astype(jnp.int32)
         axis = 1 if by_keys else 2
@@ -149,7 +156,7 @@ class _Part:
         if self.mask.by_distance:
             assert self.mask.q_index is not None and self.mask.k_index is not None
             q_sequence = _pad(self.mask.q_index - self.mask.k_index[0], self.bq, 0, axis=0)
-        return MaskInfo(upcoming, None, seen_ij, None, q_sequence)  # pyright: ignore
+        return _library().mask_info_lib.MaskInfo(upcoming, None, seen_ij, None, q_sequence)
 
     def _seen(self) -> Array:
         """Whether block i of queries sees anything of block j of keys, [i, j]; in any row."""

@@ -22,6 +22,7 @@ from jaxtyping import Integer
 
 from transformer import files
 from transformer.data import subwords
+from transformer.data.lines import digest, file_digest
 from transformer.data.pairs import Pair
 from transformer.errors import UserError
 
@@ -102,6 +103,18 @@ def train(
     size = Tokenizer(content).size
     if size < vocab_size:
         log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
+
+
+def key(corpus: str, left_out: int, options: dict[str, Any]) -> str:
+    """The name of the model that this code makes of a corpus's training split.
+
+    Args:
+        corpus: its fingerprint.
+        left_out: of its pairs: `Problem`s.
+        options: of `train`.
+    """
+    version = (sentencepiece.__version__, file_digest(__file__))
+    return digest("tokenizer", corpus, int(left_out), options, *version)[:20]
 
 
 class Tokenizer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 
@@ -33,7 +34,7 @@ def create(model: Seq2Seq, layout: Layout, seed: int) -> Params:
     """Initial parameters, placed by the layout's rules: the same bits on every mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract(model, layout))
     make = layout.jit(lambda seed: nn.unbox(boxed(model, layout, seed)), out_shardings=shardings)
-    return make(jnp.asarray(seed, jnp.int32))
+    return make(np.int32(seed))
 
 
 def abstract(model: Seq2Seq, layout: Layout) -> Params:

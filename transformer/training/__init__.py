@@ -1,6 +1,24 @@
-"""From a configuration to a trained model: the step, the loop around it, what it leaves behind."""
+"""From a configuration to a trained model: the step, the loop around it, what it leaves behind.
 
-from transformer.training.checkpoints import trained_parameters
-from transformer.training.loop import train
+Names are imported when they are first asked for: who reads a checkpoint waits for no optimizer.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformer.training.checkpoints import trained_parameters
+    from transformer.training.loop import train
 
 __all__ = ["train", "trained_parameters"]
+
+_EXPORTS = {
+    "train": "transformer.training.loop",
+    "trained_parameters": "transformer.training.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'transformer.training' has no attribute {name!r}")

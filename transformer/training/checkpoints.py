@@ -8,6 +8,7 @@ training goes on from the newest checkpoint that is whole, and moves damaged one
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer import distributed
@@ -27,7 +29,7 @@ from transformer.files import write_json
 from transformer.models.parameters import Params
 from transformer.training import storage
 from transformer.training.digests import digests
-from transformer.training.step import TrainState
+from transformer.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +212,8 @@ class Checkpoints:
         total = self._read(steps[0], {item: abstract})[item]
         for step in steps[1:]:
             more = self._read(step, {item: abstract})[item]
-            total = jax.tree.map(jnp.add, total, more)
-        return jax.tree.map(lambda x: x / len(steps), total) if len(steps) > 1 else total
+            total = _add(total, more)
+        return _divide(total, np.float32(len(steps))) if len(steps) > 1 else total
 
     def meta(self, step: int) -> Meta:
         """The host's part of a checkpoint. Raises Unusable where it is damaged."""
@@ -333,6 +335,17 @@ def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[
     if len(chosen) == 1:
         return got, f"the {'running average' if running else 'checkpoint'} at step {chosen[0]:,}"
     return got, f"the mean of {len(chosen)} checkpoints, steps {chosen[0]:,} to {chosen[-1]:,}"
+
+
+# Whole trees: leaf by leaf each shape would be a program of its own.
+@functools.partial(jax.jit, donate_argnums=0)
+def _add(total: Params, more: Params) -> Params:
+    return jax.tree.map(jnp.add, total, more)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _divide(total: Params, count: Any) -> Params:
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def _sealed(meta: Meta) -> Meta:

@@ -36,6 +36,8 @@ def _sums(leaves: list[Array]) -> UInt32[Array, "leaves 2"]:
     return jnp.stack([_sum(leaf) for leaf in leaves])
 
 
+# Traced once for each shape and type: parameters, and what the optimizer keeps of them, share them.
+@jax.jit
 def _sum(array: Array) -> UInt32[Array, " 2"]:
     words, width = _words(array)
     place = jnp.zeros(words.shape, jnp.uint32)

@@ -43,12 +43,13 @@ def train(experiment: Experiment) -> Exit:
     )
     experiment.check_mesh()
     experiment.check_corpus()
-    _ = experiment.abstract_params  # a model that the mesh does not divide is refused here
+    # A model that the mesh does not divide is refused here.
+    factory = StateFactory(experiment.model, optimizer, experiment.layout, config.training)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
-        run = _Run(experiment, optimizer, schedule, checkpoints)
+        run = _Run(experiment, factory, optimizer, schedule, checkpoints)
         stop = stack.enter_context(StopRequest(checkpoints))
         back = None
         while True:
@@ -84,18 +85,18 @@ class _Run:
     def __init__(
         self,
         experiment: Experiment,
+        factory: StateFactory,
         optimizer: optax.GradientTransformation,
         schedule: optax.Schedule,
         checkpoints: Checkpoints,
     ):
         config, layout, model = experiment.config, experiment.layout, experiment.model
-        self._experiment, self._checkpoints = experiment, checkpoints
+        self._experiment, self._factory, self._checkpoints = experiment, factory, checkpoints
         self._batches = experiment.train_batches
-        self._factory = StateFactory(model, optimizer, layout, config.training)
         self._train_step = layout.jit(
             make_train_step(model, optimizer, schedule, config.training, config.divergence),
             donate_argnums=0,
-            out_shardings=(self._factory.shardings, layout.replicated),
+            out_shardings=(factory.shardings, layout.replicated),
         )
         self._development = Development(experiment) if config.training.eval_every else None
         self._passed = Passed()
@@ -144,7 +145,7 @@ class _Run:
                 metrics.event(step, "went back", **back.noted(self._passed))
                 metrics.print(f"went back from step {back.step:,} to step {step:,}: {back.reason}")
             else:
-                metrics.print(_describe(self._experiment, batches, step))
+                metrics.print(_describe(self._experiment, self._factory, batches, step))
 
             def due(score: float | None) -> bool:
                 is_best = score is not None and stopping.best_step == step
@@ -274,12 +275,12 @@ def _feed(
             yield batch, ready.waited - before
 
 
-def _describe(experiment: Experiment, batches: Batches, step: int) -> str:
+def _describe(experiment: Experiment, factory: StateFactory, batches: Batches, step: int) -> str:
     """What is about to run, in three lines."""
     config = experiment.config
     shapes = ", ".join(f"{r}x{s}+{t}" for r, s, t in batches.plan.shapes)
     mesh = " x ".join(f"{name} {size}" for name, size in experiment.layout.mesh.shape.items())
-    total = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))
+    total = sum(leaf.size for leaf in jax.tree.leaves(factory.abstract.params))
     where = f"on {jax.device_count()} {jax.devices()[0].device_kind} ({mesh})"
     return (
         f"run {config.run_name} in {experiment.workdir}\n"

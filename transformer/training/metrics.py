@@ -66,6 +66,7 @@ class _Pending:
     values: Values
     tokens: int
     batch: str
+    waited: float
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Metrics:
         """
         self._interval.waited += waited
         self._settle()
-        self._pending = _Pending(step, values, tokens, batch)
+        self._pending = _Pending(step, values, tokens, batch, waited)
 
     def evaluation(self, step: int, values: Values, samples: Sequence[Sample] = ()) -> None:
         """Records and prints what an evaluation found. The next steps' speed is timed from here."""
@@ -215,7 +216,7 @@ class Metrics:
         else:
             interval.steps += 1
             interval.tokens += pending.tokens
-        self._speed.step(now, pending.step, pending.tokens)
+        self._speed.step(now, pending.step, pending.tokens, pending.waited)
         log = pending.step % self._log_every == 0 or pending.step == self._total
         loss = math.nan if values["loss"] is None else values["loss"]
         self._progress.step(pending.step, loss, self._speed.speed(), log=log)

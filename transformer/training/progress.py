@@ -15,20 +15,22 @@ WINDOW = 20.0  # seconds over which the shown speed is averaged
 
 @dataclass(frozen=True)
 class Speed:
-    """Both per second."""
+    """How fast training is, and what share of its time it waits for data."""
 
-    steps: float
-    tokens: float
+    steps: float  # a second
+    tokens: float  # a second
+    waiting: float  # 0 to 1
 
 
 class Speedometer:
     """Speed over the last `WINDOW` seconds, from the moments at which steps were done."""
 
     def __init__(self) -> None:
-        self._done: deque[tuple[float, int, int]] = deque()  # seconds, step, tokens of that step
+        # Seconds, step, tokens of that step, seconds that its batch was waited for.
+        self._done: deque[tuple[float, int, int, float]] = deque()
 
-    def step(self, now: float, step: int, tokens: int) -> None:
-        self._done.append((now, step, tokens))
+    def step(self, now: float, step: int, tokens: int, waited: float) -> None:
+        self._done.append((now, step, tokens, waited))
         while len(self._done) > 2 and now - self._done[0][0] > WINDOW:
             self._done.popleft()
 
@@ -43,7 +45,8 @@ class Speedometer:
         first, last = self._done[0], self._done[-1]
         seconds = max(last[0] - first[0], 1e-9)
         tokens = sum(entry[2] for entry in self._done) - first[2]
-        return Speed((last[1] - first[1]) / seconds, tokens / seconds)
+        waited = sum(entry[3] for entry in self._done) - first[3]
+        return Speed((last[1] - first[1]) / seconds, tokens / seconds, min(waited / seconds, 1.0))
 
 
 class Progress:
@@ -116,7 +119,10 @@ def _status(steps_left: int, loss: float, speed: Speed | None) -> str:
         return f"loss {loss:.3f}"
     left = duration(steps_left / speed.steps)
     steps = f"{speed.steps:.1f}" if speed.steps < 100 else f"{speed.steps:,.0f}"
-    return f"loss {loss:.3f}  {speed.tokens:,.0f} tokens/s  {steps} steps/s  {left} left"
+    return (
+        f"loss {loss:.3f}  {speed.tokens:,.0f} tokens/s  {steps} steps/s  "
+        f"{speed.waiting:.1%} waiting for data  {left} left"
+    )
 
 
 def duration(seconds: float) -> str:

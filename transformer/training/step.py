@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
@@ -21,21 +22,7 @@ from transformer.models.parameters import Params
 from transformer.rng import Stream
 from transformer.sharding import Layout, current
 from transformer.training.divergence import Trouble, Typical, judge
-
-
-@struct.dataclass
-class TrainState:
-    """All that training carries from one step to the next, and all that a checkpoint holds.
-
-    Trees of this shape also hold shardings, or ShapeDtypeStructs, in place of arrays.
-    """
-
-    step: Any  # int32 []; updates done
-    seed: Any  # int32 []; the experiment's: dropout draws from (seed, step)
-    params: Params  # float32
-    opt_state: Any  # Optax's
-    ema: Params  # float32, as params; () where training.ema_decay is 0
-    typical: Typical  # what a step's loss is judged by
+from transformer.training.state import TrainState
 
 
 @struct.dataclass
@@ -166,9 +153,9 @@ class StateFactory:
     ):
         self._model, self._optimizer, self._layout = model, optimizer, layout
         self._ema = config.ema_decay > 0.0
-        with layout:
-            shapes = jax.eval_shape(lambda: self._state(0))
-        params = jax.tree.map(lambda leaf: leaf.sharding, parameters.abstract(model, layout))
+        like = parameters.abstract(model, layout)
+        params = jax.tree.map(lambda leaf: leaf.sharding, like)
+        shapes = jax.eval_shape(self._around, like, 0)
         self.shardings = TrainState(
             step=layout.replicated,
             seed=layout.replicated,
@@ -184,10 +171,13 @@ class StateFactory:
     def create(self, seed: int) -> TrainState:
         """The state before the first step: the same bits on every mesh."""
         create = self._layout.jit(self._state, out_shardings=self.shardings)
-        return create(jnp.asarray(seed, jnp.int32))
+        return create(np.int32(seed))  # NumPy's: one of JAX's would be a program of its own
 
     def _state(self, seed: Any) -> TrainState:
-        params = nn.unbox(parameters.boxed(self._model, self._layout, seed))
+        return self._around(nn.unbox(parameters.boxed(self._model, self._layout, seed)), seed)
+
+    def _around(self, params: Params, seed: Any) -> TrainState:
+        """The first state that holds these parameters."""
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             seed=jnp.asarray(seed, jnp.int32),
@@ -202,11 +192,19 @@ def _like_params(
     optimizer: optax.GradientTransformation, shapes: TrainState, params: Any, layout: Layout
 ) -> Any:
     """Shardings for optimizer state: what is shaped like a parameter is split as it is."""
-    return optax.tree.map_params(
-        optimizer,
-        lambda leaf, sharding, param: sharding if leaf.shape == param.shape else layout.replicated,
-        shapes.opt_state,
-        params,
-        shapes.params,
-        transform_non_params=lambda _: layout.replicated,
-    )
+    found = []
+
+    def map_params() -> None:
+        state = optax.tree.map_params(
+            optimizer,
+            lambda leaf, sharding, p: sharding if leaf.shape == p.shape else layout.replicated,
+            shapes.opt_state,
+            params,
+            shapes.params,
+            transform_non_params=lambda _: layout.replicated,
+        )
+        found.append(state)
+
+    # Optax makes a state of placeholders for it: traced, its counts are no program of their own.
+    jax.eval_shape(map_params)
+    return found[0]

@@ -1,0 +1,39 @@
+"""What an experiment's parts have in common with those of other runs of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import get_config
+from transformer.config import from_dict
+from transformer.data import tokenizers
+from transformer.experiment import Experiment
+
+
+def experiment(folder: Path, run: str, **tokenizer: object) -> Experiment:
+    tree = get_config().to_dict()
+    tree["data"] |= {"cache_dir": str(folder / "cache")}
+    tree["data"]["tokenizer"] |= tokenizer
+    (folder / run).mkdir()
+    return Experiment(from_dict(tree), folder / run)
+
+
+def test_a_tokenizer_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other options, or a damaged file, are another."""
+    trained, train = [], tokenizers.train
+
+    def counted(pairs: Any, path: Path, **options: Any) -> None:
+        trained.append(path)
+        train(pairs, path, **options)
+
+    monkeypatch.setattr(tokenizers, "train", counted)
+    first, again = experiment(tmp_path, "1"), experiment(tmp_path, "2")
+    assert first.tokenizer.fingerprint == again.tokenizer.fingerprint
+    assert trained == [tmp_path / "1" / "tokenizer.model"]
+    smaller = experiment(tmp_path, "3", vocab_size=350)
+    assert smaller.tokenizer.size <= 350 and len(trained) == 2
+    for kept in (tmp_path / "cache" / "tokenizers").iterdir():
+        kept.write_bytes(kept.read_bytes()[:-1])
+    mended = experiment(tmp_path, "4")
+    assert mended.tokenizer.fingerprint == first.tokenizer.fingerprint and len(trained) == 3
