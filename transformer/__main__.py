@@ -350,7 +350,10 @@ def _parser() -> argparse.ArgumentParser:
         table3, "fill AIAYN's Table 3, or another's rows, on your data and budget", EXIT_HELP
     )
     sub.add_argument(
-        "--config", required=True, metavar="FILE:all", help="experiments/table3.py:all, modern.py:all"
+        "--config",
+        required=True,
+        metavar="FILE:all",
+        help="experiments/table3.py:all, experiments/modern.py:all",
     )
     sub.add_argument(
         "--scale",
