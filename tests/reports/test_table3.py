@@ -64,7 +64,7 @@ def result(run: Run, nll: float, bleu: float) -> dict[str, Any]:
         "bleu_signature": "nrefs:1",
         "seconds": 60.0,
         "steps": 100,
-        "tokens": 1_000_000,
+        "target_tokens": 1_000_000,
         "parameters": 1_234_567,
         "curve": [[25, 6.0], [75, 5.0], [100, 4.5]],
     }
@@ -154,4 +154,8 @@ def test_the_table_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     assert "[6/6] table3: E, seed 1, about 0:" in errors
     text = (workdir / "report.md").read_text()
     assert all(f"\n| {name} | " in text for name in ("base", "A1", "E"))
+    base = workdir / "runs" / "table3" / "base" / "seed-0" / "metrics.jsonl"
+    lines = [json.loads(line) for line in base.read_text().splitlines()]
+    trained_on = sum(line["tokens"] for line in lines if line["kind"] == "train")
+    assert f" updates, {trained_on:,} target tokens." in text
     assert output.split() == [str(workdir / f"report.{end}") for end in ("md", "html", "json")]

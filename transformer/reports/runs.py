@@ -83,7 +83,7 @@ def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params)),
         "steps": steps,
         "seconds": lines[-1]["clock"]["seconds"],
-        "tokens": sum(map(experiment.train_batches.target_tokens, range(steps))),
+        "target_tokens": sum(map(experiment.train_batches.target_tokens, range(steps))),
         "curve": curve,  # of the development set: step, negative log-likelihood
         **found.as_dict(),
         **(more(experiment, params, found) if more else {}),

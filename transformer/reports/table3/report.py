@@ -124,7 +124,7 @@ def _head(
     yield Paragraph(
         f"{said(by_command)}. {len(runs)} trainings of {seconds / 60.0:.0f} minutes in all, seeds "
         f"{', '.join(map(str, seeds))}. Row {reference}: width {config.model.d_model}, "
-        f"{first['parameters']:,} parameters, {first['steps']:,} updates, {first['tokens']:,} "
+        f"{first['parameters']:,} parameters, {first['steps']:,} updates, {first['target_tokens']:,} "
         "target tokens."
     )
     yield Paragraph(_far_from_convergence(reference, first, of_paper=of_paper))
@@ -140,9 +140,9 @@ def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper:
     """By how much the first row was still learning."""
     parts = []
     if of_paper:
-        share = found["tokens"] / PAPER_TOKENS
+        share = found["target_tokens"] / PAPER_TOKENS
         parts.append(
-            f"{found['tokens']:,} target tokens are {share:.1e} of the paper's 100,000 updates of "
+            f"{found['target_tokens']:,} target tokens are {share:.1e} of the paper's 100,000 updates of "
             "25,000"
         )
     late = [nll for step, nll in found["curve"] if step >= 0.75 * found["steps"]]
