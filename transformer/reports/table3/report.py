@@ -124,8 +124,8 @@ def _head(
     yield Paragraph(
         f"{said(by_command)}. {len(runs)} trainings of {seconds / 60.0:.0f} minutes in all, seeds "
         f"{', '.join(map(str, seeds))}. Row {reference}: width {config.model.d_model}, "
-        f"{first['parameters']:,} parameters, {first['steps']:,} updates, {first['target_tokens']:,} "
-        "target tokens."
+        f"{first['parameters']:,} parameters, {first['steps']:,} updates, "
+        f"{first['target_tokens']:,} target tokens."
     )
     yield Paragraph(_far_from_convergence(reference, first, of_paper=of_paper))
     yield Paragraph(
@@ -142,8 +142,8 @@ def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper:
     if of_paper:
         share = found["target_tokens"] / PAPER_TOKENS
         parts.append(
-            f"{found['target_tokens']:,} target tokens are {share:.1e} of the paper's 100,000 updates of "
-            "25,000"
+            f"{found['target_tokens']:,} target tokens are {share:.1e} of the paper's 100,000 "
+            "updates of 25,000"
         )
     late = [nll for step, nll in found["curve"] if step >= 0.75 * found["steps"]]
     if len(late) > 1:
