@@ -7,7 +7,7 @@ variants   a row: base, A1-A4 (heads), B1-B2 (size of keys), C1-C7 (size of the 
            (dropout, label smoothing), E (learned positions), big. None: base
            behind it tiny: every width a quarter, on your own text, for two cores
 tiny       2 cores of a Xeon with AVX-512, Multi30k: 40 trainings of 112 minutes in all (with their
-           evaluations 2 h 3 min) beside other work; results/table3/report.md. After a ten-thousandth
+           evaluations 2 h 3 min) beside other work; results/table3. After a ten-thousandth
            of the paper's tokens what learns fast is ahead, not what is best in the end
 hardware   at full size not run yet. The paper's: 8 P100
 score      not yet reproduced. The paper's stand in ROWS: perplexity a word-piece and tokenised
