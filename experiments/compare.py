@@ -6,7 +6,8 @@ variants   small: what 90 minutes of two cores allow, one recall task, three see
 hardware   small: 2 cores of a Xeon with AVX-512
 time       small: 80 minutes of training beside other work, 6 minutes of speed on a quiet machine
 score      small: results/compare/report.md (and .html, .json). Trained at commit ba2bf1e; speed
-           with the faster loss, dropout and recurrence of a8497b2
+           with the faster loss, dropout and recurrence of a8497b2; target tokens and FLOPs, which
+           were those of the evaluation, counted again
 """
 
 from typing import Any

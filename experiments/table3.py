@@ -16,13 +16,12 @@ departs    vocabularies of 41,100 pieces (36,000 for big), with which every coun
            last column is true to its digits, not the "about 37,000" of §5.1, with which none is
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import base, wmt14_en_de_big
+from transformer.experiment_files import Published, Row
 
 VOCABULARY = 41_100  # what the ten counts printed for base and its variations have in common
 BIG_VOCABULARY = 36_000
@@ -31,28 +30,6 @@ WHY = (
     "could sustain, not what the model asked of it; ours are 6 x parameters x target tokens "
     "(base 9.5e17 with the 37,000 pieces of its text)"
 )
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the paper prints of a row; None where it prints nothing."""
-
-    perplexity: float  # a word-piece
-    bleu: float
-    millions: int | None = None  # parameters
-    training_flops: float | None = None  # Table 2's
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What differs from the first row, by key, and what a paper found, if it did."""
-
-    published: Published | None
-    changes: Mapping[str, Any]
-
-    def change(self, config: ConfigDict) -> None:
-        config.update_from_flattened_dict(self.changes)
 
 
 def _row(perplexity: float, bleu: float, millions: int | None = None, **changes: Any) -> Row:

@@ -214,12 +214,7 @@ def table3(options: argparse.Namespace) -> Exit:
     runtime.prepare()
     from transformer import reports
 
-    rows = {}
-    for name, (config, row) in table.items():
-        paper = row.published
-        printed = paper and reports.Printed(paper.perplexity, paper.bleu, paper.millions)
-        rows[name] = reports.RowOfTable(config, printed)
-    return reports.table3(rows, range(options.seeds), options.workdir)
+    return reports.table3(table, range(options.seeds), options.workdir)
 
 
 def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":

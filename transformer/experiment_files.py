@@ -3,12 +3,36 @@
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformer.config import Config, from_dict
 from transformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper prints in a row of a table; None where it prints nothing."""
+
+    perplexity: float  # a word-piece
+    bleu: float
+    millions: int | None = None  # parameters
+    training_flops: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of a table's file, one of its ROWS."""
+
+    published: Published | None
+    changes: Mapping[str, Any]  # by key, from what the file's variant "" gives
+
+    def change(self, config: Any) -> None:
+        """Applies them to a ConfigDict: what the variant of the row's name does."""
+        config.update_from_flattened_dict(self.changes)
 
 
 def load_config(argument: str, overrides: Sequence[str], kind: type = Config) -> Any:
@@ -48,8 +72,8 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
 
 def load_rows(
     path: str, overrides: Sequence[str], scale: str = ""
-) -> dict[str, tuple[Config, Any]]:
-    """Of a table's file, each of its ROWS: the configuration, and what ROWS says of it.
+) -> dict[str, tuple[Config, Row]]:
+    """Of a table's file, each of its ROWS, with the configuration that it makes.
 
     Args:
         path: FILE; whose rows are its variants.

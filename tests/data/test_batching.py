@@ -138,6 +138,9 @@ def test_shapes_are_bounded_and_multiples(shapes):
     assert 1 <= len(plan.shapes) <= shapes
     for shape in plan.shapes:
         assert [size % 8 for size in shape] == [0, 0, 0]
+    # Batches are nearly as large as the budget allows: an eighth more of them at most.
+    fewest = sum(-(-b.count // (1024 // max(b.shape[1:]) // 8 * 8)) for b in plan.buckets)
+    assert plan.batches_per_epoch <= fewest * 9 / 8
 
 
 @PLANS

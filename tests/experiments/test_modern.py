@@ -16,14 +16,14 @@ def config(variant: str) -> Config:
 
 def test_each_row_takes_back_one_choice() -> None:
     whole, paper = config("").as_dict(), from_dict(base.get_config().to_dict()).as_dict()
+    changed = set(differences(whole, paper))
     assert modern.get_config("base") == base.get_config()
     for choice in modern.CHOICES:
         row = config(f"without_{choice}").as_dict()
-        taken = {key.rpartition(".")[2] for key in differences(row, whole)}
-        said = {key.rpartition(".")[2] for key in modern.CHOICES[choice]}
-        assert said <= taken | {"schedule_options"} and taken, choice
-        left = set(differences(row, paper))
-        assert not left & set(modern.CHOICES[choice]) and left < set(differences(whole, paper))
+        sections = tuple(f"{key}." for key in modern.CHOICES[choice])
+        back = {key for key in changed if f"{key}.".startswith(sections)}
+        assert back and set(differences(row, whole)) == back
+        assert set(differences(row, paper)) == changed - back
 
 
 def test_a_scale_keeps_what_a_row_takes_back() -> None:

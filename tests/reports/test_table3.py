@@ -13,7 +13,7 @@ from transformer.__main__ import main
 from transformer.config import from_dict
 from transformer.reports.runs import Run
 from transformer.reports.statistics import Pooled, holm
-from transformer.reports.table3.report import Measure, Printed, write_report
+from transformer.reports.table3.report import Measure, write_report
 
 TABLE = f"--config={ROOT}/experiments/table3.py:all"
 
@@ -83,12 +83,9 @@ def carried_out(entropies: dict[str, tuple[float, ...]], workdir: Path) -> list[
 
 def test_the_report_says_how_far_and_what_differs(tmp_path: Path) -> None:
     entropies = {"base": (4.0, 4.01), "A1": (4.5, 4.51), "B1": (4.0, 4.02), "E": (3.5, 3.51)}
-    runs, printed = carried_out(entropies, tmp_path), {}
-    for name in entropies:
-        paper = experiment.ROWS[name].published
-        assert paper is not None
-        printed[name] = Printed(paper.perplexity, paper.bleu, paper.millions)
-    markdown, page, content = write_report(printed, runs, tmp_path)
+    runs = carried_out(entropies, tmp_path)
+    published = {name: experiment.ROWS[name].published for name in entropies}
+    markdown, page, content = write_report(published, runs, tmp_path)
     text = markdown.read_text()
     assert "1,000,000 target tokens are 4.0e-04 of the paper's" in text
     assert "went from 5.000 to 4.500 nats" in text
@@ -110,7 +107,7 @@ def test_a_table_that_no_paper_has(tmp_path: Path) -> None:
     assert "# Beside modern, row by row" in text and "paper" not in text
     line = next(line for line in text.splitlines() if line.startswith("| without_norm"))
     assert "**+0.500 [" in line
-    assert json.loads(content.read_text())["rows"]["modern"]["printed"] is None
+    assert json.loads(content.read_text())["rows"]["modern"]["published"] is None
 
 
 def test_what_is_no_table_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

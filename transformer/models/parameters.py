@@ -15,6 +15,7 @@ from jaxtyping import Array
 from transformer import rng
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
+from transformer.experiment_files import Published
 from transformer.models import build_model
 from transformer.models.seq2seq import Seq2Seq
 from transformer.rng import Stream
@@ -110,17 +111,16 @@ class Row:
     Attributes:
         training_flops: of the whole run: 6 for each parameter and target token (Kaplan et al. 2020,
             §2.1), 2 forward and 4 backward.
-        published: a dataclass with `millions` of parameters, `training_flops` and a `note`, each
-            or all of it None or empty where a paper prints nothing.
+        published: None where no paper has it.
     """
 
     name: str
     count: Count
     training_flops: float
-    published: Any
+    published: Published | None
 
     @classmethod
-    def of(cls, name: str, config: Config, length: int, published: Any) -> "Row":
+    def of(cls, name: str, config: Config, length: int, published: Published | None) -> "Row":
         counted = count(build_model(config.model), length)
         tokens = config.training.steps * config.data.tokens_per_batch
         return cls(name, counted, 6.0 * counted.total * tokens, published)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scipy import stats
 
 from transformer import files
+from transformer.experiment_files import Published
 from transformer.reports import document
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05  # of the family of tests
 PAPER_TOKENS = 100_000 * 25_000  # target tokens, base
-
-
-@dataclass(frozen=True)
-class Printed:
-    """What the paper prints in a row: on newstest2013, without averaging of checkpoints."""
-
-    perplexity: float  # a word-piece
-    bleu: float
-    millions: int | None  # parameters
 
 
 @dataclass(frozen=True)
@@ -77,18 +69,18 @@ class Measure:
 
 
 def write_report(
-    printed: Mapping[str, Printed | None], runs: Sequence[Run], workdir: Path
+    published: Mapping[str, Published | None], runs: Sequence[Run], workdir: Path
 ) -> list[Path]:
-    """Writes it; the paths of its three files. `printed`: by row; None where no paper has it."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in printed}
+    """Writes it; the paths of its three files. `published`: by row; None where no paper has it."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in published}
     for run in runs:
         if (result := run.result()) is not None:
             results[run.name].append(result)
     entropy, bleu = (
-        Measure.of({name: [found[key] for found in results[name]] for name in printed})
+        Measure.of({name: [found[key] for found in results[name]] for name in published})
         for key in ("nll", "bleu")
     )
-    papers = {name: paper for name, paper in printed.items() if paper}
+    papers = {name: paper for name, paper in published.items() if paper}
     by_command = made()
     blocks = [
         *_head(by_command, runs, results, of_paper=bool(papers)),
@@ -99,11 +91,11 @@ def write_report(
     path = workdir / "report.json"
     rows = {
         name: {
-            "printed": paper and dataclasses.asdict(paper),
+            "published": paper and dataclasses.asdict(paper),
             "results": results[name],
             "p_values": {"nll": entropy.p_values.get(name), "bleu": bleu.p_values.get(name)},
         }
-        for name, paper in printed.items()
+        for name, paper in published.items()
     }
     files.write_json(path, {"made": by_command, "rows": rows})
     return [*document.write(workdir, "report", blocks), path]
@@ -173,7 +165,7 @@ def _table(
     entropy: Measure,
     bleu: Measure,
     runs: Sequence[Run],
-    papers: Mapping[str, Printed],
+    papers: Mapping[str, Published],
 ) -> Iterator[Block]:
     first, differs = entropy.first, _differs(runs)
 
@@ -237,7 +229,7 @@ def _findings(entropy: Measure) -> Iterator[Block]:
     )
 
 
-def _beside(papers: Mapping[str, Printed], entropy: Measure) -> Iterator[Block]:
+def _beside(papers: Mapping[str, Published], entropy: Measure) -> Iterator[Block]:
     base, *names = papers
     theirs = {n: math.log(papers[n].perplexity / papers[base].perplexity) for n in names}
     ours = {n: entropy.shift(n) for n in names}

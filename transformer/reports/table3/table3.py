@@ -2,28 +2,20 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from transformer.config import Config
 from transformer.errors import UserError
+from transformer.experiment_files import Row
 from transformer.reports import folder
 from transformer.reports.runs import Run
-from transformer.reports.table3.report import Printed, write_report
+from transformer.reports.table3.report import write_report
 from transformer.runtime import Exit
 
 FILE = "table3.json"
 
 
-@dataclass(frozen=True)
-class RowOfTable:
-    """What is trained in a row, and what a paper printed in it, if one did."""
-
-    config: Config
-    printed: Printed | None
-
-
-def table3(rows: Mapping[str, RowOfTable], seeds: Sequence[int], workdir: Path) -> Exit:
+def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir: Path) -> Exit:
     """Fills the table, or goes on with it, and writes its report.
 
     Returns:
@@ -37,21 +29,23 @@ def table3(rows: Mapping[str, RowOfTable], seeds: Sequence[int], workdir: Path) 
             f"a table needs two rows and two seeds at least: it has the rows {', '.join(rows)} and "
             f"{len(seeds)} seeds"
         )
-    first, data = next((name, row.config.data) for name, row in rows.items())
-    for name, row in rows.items():
+    configs = {name: config for name, (config, _) in rows.items()}
+    first = next(iter(configs))
+    data = configs[first].data
+    for name, config in configs.items():
         # The paper's big has a vocabulary of its own.
-        if dataclasses.replace(row.config.data, tokenizer=data.tokenizer) != data:
+        if dataclasses.replace(config.data, tokenizer=data.tokenizer) != data:
             raise UserError(f"row {name} has other data than {first}: give all the same")
-    config = {name: row.config.as_dict() for name, row in rows.items()}
-    with folder.claim(workdir, FILE, {"rows": config}, ()):
+    described = {name: config.as_dict() for name, config in configs.items()}
+    with folder.claim(workdir, FILE, {"rows": described}, ()):
         runs = [
-            Run("table3", name, seed, row.config, workdir)
+            Run("table3", name, seed, config, workdir)
             for seed in seeds
-            for name, row in rows.items()
+            for name, config in configs.items()
         ]
         code = folder.carry_out_all(runs, "dev")
         if code == Exit.DONE:
-            printed = {name: row.printed for name, row in rows.items()}
-            for path in write_report(printed, runs, workdir):
+            published = {name: row.published for name, (_, row) in rows.items()}
+            for path in write_report(published, runs, workdir):
                 print(path)
     return code
