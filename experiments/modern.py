@@ -67,11 +67,11 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def on_multi30k(config: ConfigDict) -> None:
-    """Table 3's on two cores."""
+    """Table 3's on two cores: each schedule with the peak that its own end of the table likes."""
     table3.tiny(config)
     config.checkpoints.average = 1
     if config.optimizer.schedule != "rsqrt":
-        config.optimizer.schedule_options = _cosine(2e-3, 50, config.training.steps)
+        config.optimizer.schedule_options = _cosine(4e-3, 50, config.training.steps)
 
 
 def on_casa_roja(config: ConfigDict) -> None:
@@ -80,3 +80,5 @@ def on_casa_roja(config: ConfigDict) -> None:
     config.model.encoder_layers = config.model.decoder_layers = 2
     config.data = casa_roja.get_config().data
     config.data.tokens_per_batch = 1_024
+    if config.optimizer.schedule == "rsqrt":  # two layers stand a higher peak than six: 0.002
+        config.optimizer.schedule_options.scale = 0.36 * config.model.d_model**-0.5
