@@ -61,7 +61,7 @@ def mean(config: ConfigDict) -> None:
 def smoke(config: ConfigDict) -> None:
     """Of base.py, and few sentences of this task in place of its corpus."""
     base.smoke(config)
-    config.model.positions.length = 64
+    config.model.positions.length = 72
     config.data.source = "agreement"
     config.data.agreement.train_size = 1_000
     config.data.agreement.dev_size = config.data.agreement.test_size = 64

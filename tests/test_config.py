@@ -1,6 +1,7 @@
 """Configurations: what is refused, with which words; what a run's name depends on."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ def test_base_is_the_papers_base_model() -> None:
     [
         ({"model": {"norm": "none"}}, r"model.norm is 'none'; choose one of post, pre"),
         ({"model": {"heads": 0}}, r"model.heads is 0; it must be above 0"),
+        ({"training": {"z_loss": math.inf}}, r"training.z_loss is inf; it must be .*, and finite"),
+        ({"model": {"norm_epsilon": math.inf}}, r"model.norm_epsilon is inf; .*, and finite"),
         ({"model": {"dropout": 1.0}}, r"model.dropout is 1.0; it must be at least 0 and below 1"),
         ({"model": {"d_model": 511}}, r"model.d_model is 511; .* take 512"),
         ({"model": {"heads": 2.5}}, r"config.model.heads is 2.5, a float; it must be int"),
@@ -86,6 +89,14 @@ def test_bad_values_are_refused_with_a_reason(changes: dict, message: str) -> No
         (
             {"scheme": "learned", "length": 200},
             r"data.max_length is 256 but model.positions.length = 200 learns no more",
+        ),
+        (  # the target behind the source
+            {"scheme": "learned", "family": "decoder"},
+            r"length = 306 learns no more positions, of 512 that",
+        ),
+        (  # "[CLS]" before the source
+            {"scheme": "learned", "length": 256, "family": "encoder", "readout": "class"},
+            r"length = 256 learns no more positions, of 257 that",
         ),
     ],
 )

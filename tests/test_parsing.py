@@ -1,5 +1,6 @@
 """Parsing through the command line: bracketed files in, labelled brackets and trees out."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -111,6 +112,8 @@ def test_trees_that_parsers_made_are_a_part_of_a_mixture(tmp_path: Path) -> None
         config.data.mixture.wsj.treebank[key] = path
     config.data.mixture.more.treebank.train = arguments[1]
     parts = Experiment(from_dict(config.to_dict()), tmp_path)
+    one_side = dataclasses.replace(parts.config.data, side="target")
+    assert not one_side.of_trees  # brackets without the words that they are of
     assert parts.config.data.of_trees and parts.config.model.vocab_size < 32_000
     assert [pair.part for pair in parts.corpus.pairs("train")] == [0] * 17 + [1] * 300  # more, wsj
     assert all(pair.tags for pair in parts.corpus.pairs("test"))

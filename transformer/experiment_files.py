@@ -84,11 +84,28 @@ def load_rows(
         UserError: see `load_config`; a file without ROWS has none.
     """
     load_config(path, ())  # which says what is wrong with the file, and finds its folder
+    rows = runpy.run_path(path).get("ROWS", {})
+    if not isinstance(rows, Mapping):
+        raise UserError(f"{path}: ROWS is a {type(rows).__name__}; it must be a dict of Row")
+    for name, row in rows.items():
+        if not isinstance(row, Row):
+            raise UserError(
+                f"{path}: ROWS[{name!r}] is a {type(row).__name__}; it must be a "
+                "transformer.experiment_files.Row"
+            )
+    if named := [part for part in scale.split(",") if part in rows]:
+        raise UserError(
+            f"--scale={scale}: {named[0]} is a row of {path}; take what scales all rows"
+        )
     behind = f",{scale}" if scale else ""
-    return {
-        name: (load_config(f"{path}:{name}{behind}", overrides), row)
-        for name, row in runpy.run_path(path).get("ROWS", {}).items()
-    }
+    table = {}
+    for name, row in rows.items():
+        try:
+            table[name] = load_config(f"{path}:{name}{behind}", overrides), row
+        except UserError as error:
+            known = str(error).startswith("--config=")
+            raise UserError(str(error) if known else f"{path}:{name}: {error}") from error
+    return table
 
 
 def _last_line(error: Exception) -> str:
@@ -98,6 +115,8 @@ def _last_line(error: Exception) -> str:
         return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
     if name := re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text):
         return f"unknown key {name[1]!r}: experiments/base.py has them all"
+    if kind := re.search(r"override field '(\w+)'.*?\. (.*) is of .*casted to type (.*)$", text):
+        return f"{kind[1]} is {kind[2]!r}; it must be of {kind[3].strip('<>')}"
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {text}"
     return text.splitlines()[-1]

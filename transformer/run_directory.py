@@ -14,9 +14,10 @@ A process that trains holds the directory: a second one is refused.
 import contextlib
 import fcntl
 import fnmatch
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,19 @@ from transformer.files import leftovers, write_json
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
-MAY_CHANGE = (
+# Where and as what a run runs: nothing that comes of it depends on these.
+ELSEWHERE = (
     "name",
     "distributed",
     "mesh",
+    "data.prefetch",
+    "data.cache_dir",
+    "data.tfds.data_dir",
+    "data.mixture.*.tfds.data_dir",
+)
+# What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
+MAY_CHANGE = (
+    *ELSEWHERE,
     "model.attention",  # how it is computed, not what
     "decoding",
     "checkpoints",
@@ -44,16 +53,12 @@ MAY_CHANGE = (
     "training.minutes",
     "training.log_every",
     "training.eval_samples",
-    "data.prefetch",
-    "data.cache_dir",
-    "data.tfds.data_dir",
     "data.text",  # paths: that the text in them is the same is checked by its content
     "data.treebank",
     "data.files.patterns",
     "data.mixture.*.text",
     "data.mixture.*.treebank",
     "data.mixture.*.files.patterns",
-    "data.mixture.*.tfds.data_dir",
 )
 
 
@@ -152,7 +157,7 @@ def held(workdir: Path) -> Iterator[None]:
 
 def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
     theirs = read_config(workdir)
-    differ = [key for key in differences(mine, theirs) if not _may_change(key)]
+    differ = [key for key in differences(mine, theirs) if not one_of(key, MAY_CHANGE)]
     if differ:
         shown = "; ".join(
             f"{key} is {value_at(mine, key)!r} here, {value_at(theirs, key)!r} there"
@@ -208,9 +213,24 @@ def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[st
     return found
 
 
-def _may_change(key: str) -> bool:
-    names = ((name, f"{name}.*") for name in MAY_CHANGE)
-    return any(fnmatch.fnmatchcase(key, name) for both in names for name in both)
+def one_of(key: str, names: Iterable[str]) -> bool:
+    """Whether a key is one of these, or below one; `*` in a name stands for any part."""
+    return any(fnmatch.fnmatchcase(key, each) for name in names for each in (name, f"{name}.*"))
+
+
+def without(tree: dict[str, Any], names: Iterable[str], path: str = "") -> dict[str, Any]:
+    """Nested mappings but for the keys that are `one_of` the names."""
+    return {
+        key: without(value, names, f"{path}{key}.") if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if not one_of(path + key, names)
+    }
+
+
+def digest(config: Config) -> str:
+    """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
+    content = json.dumps(without(config.as_dict(), ELSEWHERE), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
 def value_at(tree: dict[str, Any], key: str) -> Any:

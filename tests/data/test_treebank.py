@@ -91,7 +91,7 @@ def test_trees_without_words_are_left_out_of_training() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("(S (NN a))\n(S\n(NP (NN a))", 2, "lacks 1 closing brackets"),
+        ("(S (NN a))\n(S\n(NP (NN a))", 2, "lacks a closing bracket;"),
         ("(S (NN a)))", 1, "a closing bracket too many"),
         ("(S (NN a))\n\n (S (NP ) (NN a))", 3, r"an empty constituent \(NP\)"),
         ("()", 1, r"an empty constituent \(\)"),

@@ -1,5 +1,6 @@
 """Table 3 again: pooled intervals, Holm's correction, and the command in a real process."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from experiments import table3 as experiment
 from tests.processes import ROOT, error_line, run, start, stop_once
 from transformer.__main__ import main
 from transformer.config import from_dict
+from transformer.errors import UserError
+from transformer.experiment_files import load_rows
 from transformer.reports.runs import Run
 from transformer.reports.statistics import Pooled, holm
 from transformer.reports.table3.report import Measure, write_report
+from transformer.run_directory import digest
 
 TABLE = f"--config={ROOT}/experiments/table3.py:all"
 
@@ -58,7 +62,7 @@ def test_bold_is_what_stands_the_correction() -> None:
 
 def result(run: Run, nll: float, bleu: float) -> dict[str, Any]:
     return {
-        "config": run.config.digest(),
+        "config": digest(run.config),
         "nll": nll,
         "bleu": bleu,
         "bleu_signature": "nrefs:1",
@@ -108,6 +112,92 @@ def test_a_table_that_no_paper_has(tmp_path: Path) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| without_norm"))
     assert "**+0.500 [" in line
     assert json.loads(content.read_text())["rows"]["modern"]["published"] is None
+
+
+def test_a_row_of_ones_own_beside_the_papers(tmp_path: Path) -> None:
+    """It has nothing of the paper's; and one of another vocabulary does not compare."""
+    entropies = {"base": (4.0, 4.01), "mine": (4.5, 4.51), "big": (9.0, 9.01), "A1": (4.0, 4.02)}
+    runs = carried_out(entropies, tmp_path)
+    published = {name: experiment.ROWS[name].published for name in ("base", "big", "A1")}
+    papers = {name: published.get(name) for name in entropies}
+    text = write_report(papers, runs, tmp_path)[0].read_text()
+    assert next(row for row in text.splitlines() if row.startswith("| mine")).count("|  |") > 0
+    assert "Of 3 rows, 2 differ from base in cross-entropy by more than chance: mine" in text
+    of_big = [run for run in runs if run.name == "big"]
+    larger = from_dict(experiment.get_config("big,smoke").to_dict())
+    other = dataclasses.replace(larger.data.tokenizer, vocab_size=600)
+    larger = dataclasses.replace(larger, data=dataclasses.replace(larger.data, tokenizer=other))
+    larger = from_dict(larger.as_dict())
+    runs = [dataclasses.replace(r, config=larger) if r in of_big else r for r in runs]
+    for each, value in zip((r for r in runs if r.name == "big"), entropies["big"], strict=True):
+        each.path.write_text(json.dumps(result(each, value, 10.0)))
+    text = write_report(papers, runs, tmp_path)[0].read_text()
+    assert "big: another vocabulary than base's" in text
+    assert "Of 2 rows, 1 differ from base in cross-entropy by more than chance: mine" in text
+    line = next(row for row in text.splitlines() if row.startswith("| big"))
+    assert "**" not in line.partition("9.005")[2].partition("|")[2].partition("|")[0]
+    assert "Of the 0 rows" in text
+    first = {"mine": None, "base": published["base"]}
+    text = write_report(first, runs[2:4] + runs[:2], tmp_path)[0].read_text()
+    assert "# Beside mine, row by row" in text and "paper" not in text
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    (one, *_) = carried_out({"base": (4.0, 4.1)}, tmp_path)
+    assert one.result()
+    one.path.write_text('{"config": ')
+    with pytest.raises(UserError, match=r"results/table3.base.0.json is damaged .*: delete it"):
+        one.result()
+
+
+def test_elsewhere_a_table_is_the_same(tmp_path: Path) -> None:
+    """On other devices, with another cache, what is done is not done again."""
+    (one, *_) = carried_out({"base": (4.0, 4.1)}, tmp_path)
+
+    def changed(section: str, **keys: Any) -> Run:
+        own = dataclasses.replace(getattr(one.config, section), **keys)
+        return dataclasses.replace(one, config=dataclasses.replace(one.config, **{section: own}))
+
+    assert changed("mesh", fsdp=2).result() and changed("data", cache_dir="/elsewhere").result()
+    assert changed("training", steps=99).result() is None
+    assert changed("data", max_length=8).result() is None
+
+
+ROWS_OF = """
+from experiments import base
+from transformer.experiment_files import Row
+
+ROWS = {rows}
+
+
+def get_config(variant=""):
+    changes = {{name: getattr(row, "change", None) for name, row in dict(ROWS).items()}}
+    return base.with_variants(base.get_config(), variant, changes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "scale", "message"),
+    [
+        ('{"a": {}, "b": {"model.norm": "pre"}}', "", r"ROWS\['a'\] is a dict; it must be a .*Row"),
+        ('[("a", Row(None, {}))]', "", r"ROWS is a list; it must be a dict"),
+        (
+            '{"a": Row(None, {}), "b": Row(None, {"model.kv_heads": 3})}',
+            "",
+            r":b: model.kv_heads is",
+        ),
+        ('{"a": Row(None, {}), "b": Row(None, {"model.heads": "x"})}', "", r":b: heads is 'x'; it"),
+        ('{"a": Row(None, {}), "b": Row(None, {"model.heads": 4})}', "smoke,b", r"b is a row of"),
+    ],
+)
+def test_rows_that_are_none_are_refused(
+    rows: str, scale: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "table.py"
+    file.write_text(ROWS_OF.format(rows=rows))
+    with pytest.raises(UserError, match=message) as caught:
+        load_rows(str(file), (), scale)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_table_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

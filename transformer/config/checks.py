@@ -1,5 +1,6 @@
 """What a value must satisfy; each check raises a line that names the key and what would do."""
 
+import math
 from typing import Any
 
 from transformer.errors import UserError
@@ -17,13 +18,18 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 def positive(section: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        require(value > 0, f"{section}.{name} is {value}; it must be above 0")
+        require(
+            0 < value < math.inf, f"{section}.{name} is {value}; it must be above 0, and finite"
+        )
 
 
 def not_negative(section: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        require(value >= 0, f"{section}.{name} is {value}; it must be 0 or above")
+        require(
+            0 <= value < math.inf,
+            f"{section}.{name} is {value}; it must be 0 or above, and finite",
+        )
 
 
 def fraction(key: str, value: float) -> None:

@@ -284,7 +284,7 @@ class DataConfig:
                 f"--config.data.source={section}",
             )
         require(
-            not (self.of_trees and self.tokenizer.lowercase),
+            not (self._treebanks and self.tokenizer.lowercase),
             "data.tokenizer.lowercase is True, but the labels of trees have capitals: set it False",
         )
         length = self.max_length if self.batching == "buckets" else self.packed_length
@@ -304,5 +304,9 @@ class DataConfig:
     @property
     def of_trees(self) -> bool:
         """Whether sources are sentences and targets their trees, linearised."""
+        return self._treebanks and self.side == "both"
+
+    @property
+    def _treebanks(self) -> bool:
         parts = [part.source for part in self.mixture.values()]
         return set(parts if self.source == "mixture" else [self.source]) <= set(OF_TREES)

@@ -1,5 +1,6 @@
 """What the model is."""
 
+import math
 from dataclasses import dataclass
 
 from transformer.config.checks import fraction, not_negative, one_of, positive, require
@@ -54,8 +55,8 @@ class PositionsConfig:
         one_of("model.positions.scheme", self.scheme, SCHEMES)
         positive("model.positions", self, "length", "t5_max_distance", "shaw_clip")
         require(
-            self.rotary_base > 1.0,
-            f"model.positions.rotary_base is {self.rotary_base}; it must be above 1",
+            1.0 < self.rotary_base < math.inf,
+            f"model.positions.rotary_base is {self.rotary_base}; it must be above 1, and finite",
         )
         require(
             self.t5_buckets >= 4 and self.t5_buckets % 4 == 0,

@@ -145,10 +145,11 @@ class Config:
         )
         positions = self.model.positions
         require(
-            positions.scheme != "learned" or self.data.max_length <= positions.length,
+            positions.scheme != "learned" or self._longest <= positions.length,
             f"data.max_length is {self.data.max_length} but model.positions.length = "
-            f"{positions.length} learns no more positions: raise it, best to data.max_length + "
-            "decoding.extra_length",
+            f"{positions.length} learns no more positions, of {self._longest} that a sequence of "
+            f"model.family = {self.model.family!r} has then: raise it, and for longer translations "
+            "by decoding.extra_length more",
         )
         pixels = self.data.digits.patch_side**2
         require(
@@ -164,6 +165,16 @@ class Config:
             self.early_stopping.metric != "bleu" or self.training.eval_bleu,
             "early_stopping.metric is 'bleu' but nothing computes it: set training.eval_bleu=True",
         )
+
+    @property
+    def _longest(self) -> int:
+        """Positions of the longest sequence: a decoder alone reads the target behind the source."""
+        length = self.data.max_length
+        if self.model.family == "decoder":
+            return 2 * length
+        if self.model.family == "encoder":
+            return -(-length // self.model.patch) + (self.model.readout == "class")
+        return length
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from transformer import evaluation, files
+from transformer import evaluation, files, run_directory
 from transformer.config import Config
+from transformer.errors import UserError
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
@@ -47,8 +48,13 @@ class Run:
         """What has been read off it; None where it has not been trained to its end."""
         if not self.path.exists():
             return None
-        found = json.loads(self.path.read_text(encoding="utf-8"))
-        return found if found["config"] == self.config.digest() else None
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} is damaged ({error}): delete it, and it is read off its run again"
+            ) from None
+        return found if found["config"] == run_directory.digest(self.config) else None
 
 
 def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
@@ -65,7 +71,7 @@ def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
     code = train(run.experiment)
     if code == Exit.DONE:
         found = _read_off(run.workdir, split, more)
-        files.write_json(run.path, {"config": run.config.digest(), **found})
+        files.write_json(run.path, {"config": run_directory.digest(run.config), **found})
     jax.clear_caches()  # a run's programs are nobody else's: they stay on disk
     gc.collect()
     return code

@@ -108,9 +108,11 @@ def _read(lines: Iterable[str], name: str) -> Iterator[Tree]:
                 yield _normalised(tree)
                 tree = None
     if tree:
+        lacking = (
+            "a closing bracket" if len(tree.open) == 1 else f"{len(tree.open)} closing brackets"
+        )
         raise UserError(
-            f"{name}, line {tree.line}: the tree that begins here lacks {len(tree.open)} closing "
-            "brackets; mend the file"
+            f"{name}, line {tree.line}: the tree that begins here lacks {lacking}; mend the file"
         )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,18 @@ class Measure:
 
     values: dict[str, list[float]]  # by row, one a seed
     pooled: Pooled
-    p_values: dict[str, float]  # Holm's, of all rows but the first
+    p_values: dict[str, float]  # Holm's, of all rows that compare with the first
 
     @classmethod
-    def of(cls, values: dict[str, list[float]]) -> "Measure":
+    def of(cls, values: dict[str, list[float]], alone: Collection[str] = ()) -> "Measure":
+        """Args: values: see above; alone: rows that do not compare with the first."""
         pooled = Pooled.of(values.values())
         first, *others = values
-        tests = {name: pooled.p_value(values[name], values[first]) for name in others}
+        tests = {
+            name: pooled.p_value(values[name], values[first])
+            for name in others
+            if name not in alone
+        }
         return cls(values, pooled, holm(tests))
 
     @property
@@ -50,8 +55,8 @@ class Measure:
         return self.pooled.mean(self.values[name]).text(digits)
 
     def difference(self, name: str, digits: int) -> str:
-        """From the first row; bold where it stands Holm's test."""
-        if name == self.first:
+        """From the first row, where it compares; bold where it stands Holm's test."""
+        if name not in self.p_values:
             return ""
         values = self.values[name], self.values[self.first]
         text = self.pooled.difference(*values).text(digits, signed=True)
@@ -65,7 +70,7 @@ class Measure:
 
     def stands(self, name: str) -> bool:
         """Whether its difference from the first row stands Holm's test."""
-        return self.p_values[name] < LEVEL
+        return self.p_values.get(name, 1.0) < LEVEL
 
 
 def write_report(
@@ -76,15 +81,19 @@ def write_report(
     for run in runs:
         if (result := run.result()) is not None:
             results[run.name].append(result)
+    sizes = {run.name: run.config.model.vocab_size for run in runs}
+    alone = [name for name, size in sizes.items() if size != sizes[runs[0].name]]
     entropy, bleu = (
-        Measure.of({name: [found[key] for found in results[name]] for name in published})
-        for key in ("nll", "bleu")
+        Measure.of({name: [found[key] for found in results[name]] for name in published}, out)
+        for key, out in (("nll", alone), ("bleu", ()))
     )
     papers = {name: paper for name, paper in published.items() if paper}
+    if runs[0].name not in papers:  # there is nothing of a paper's to compare with
+        papers = {}
     by_command = made()
     blocks = [
         *_head(by_command, runs, results, of_paper=bool(papers)),
-        *_table(results, entropy, bleu, runs, papers),
+        *_table(results, entropy, bleu, runs, papers, alone),
         *_findings(entropy),
         *(_beside(papers, entropy) if papers else ()),
     ]
@@ -166,15 +175,16 @@ def _table(
     bleu: Measure,
     runs: Sequence[Run],
     papers: Mapping[str, Published],
+    alone: Sequence[str],
 ) -> Iterator[Block]:
     first, differs = entropy.first, _differs(runs)
 
-    def shift(name: str) -> str:
-        ratio = papers[name].perplexity / papers[first].perplexity
-        return "" if name == first else f"{math.log(ratio):+.3f}"
+    def of_paper(cell: Callable[[Published], str]) -> Callable[[str], str]:
+        return lambda name: cell(papers[name]) if name in papers else ""
 
-    def bleu_shift(name: str) -> str:
-        return "" if name == first else f"{papers[name].bleu - papers[first].bleu:+.1f}"
+    def from_first(cell: Callable[[Published, Published], str]) -> Callable[[str], str]:
+        shown = of_paper(lambda paper: cell(paper, papers[first]))
+        return lambda name: "" if name == first else shown(name)
 
     def minutes(name: str) -> str:
         return f"{statistics.mean(found['seconds'] for found in results[name]) / 60.0:.1f}"
@@ -185,15 +195,19 @@ def _table(
         (ours, f"differs from {first}", differs.__getitem__),
         (ours, "cross-entropy, nats", lambda name: entropy.mean(name, 3)),
         (ours, f"less {first}", lambda name: entropy.difference(name, 3)),
-        (theirs, "paper's", shift),
+        (
+            theirs,
+            "paper's",
+            from_first(lambda a, b: f"{math.log(a.perplexity / b.perplexity):+.3f}"),
+        ),
         (ours, "perplexity", lambda name: f"{math.exp(entropy.average(name)):.2f}"),
-        (theirs, "paper's", lambda name: f"{papers[name].perplexity:.2f}"),
+        (theirs, "paper's", of_paper(lambda paper: f"{paper.perplexity:.2f}")),
         (ours, "BLEU", lambda name: bleu.mean(name, 1)),
         (ours, f"less {first}", lambda name: bleu.difference(name, 1)),
-        (theirs, "BLEU, paper's", lambda name: f"{papers[name].bleu:.1f}"),
-        (theirs, f"less {first}, paper's", bleu_shift),
+        (theirs, "BLEU, paper's", of_paper(lambda paper: f"{paper.bleu:.1f}")),
+        (theirs, f"less {first}, paper's", from_first(lambda a, b: f"{a.bleu - b.bleu:+.1f}")),
         (ours, "parameters", lambda name: f"{results[name][0]['parameters']:,}"),
-        (theirs, "paper's, 10⁶", lambda name: str(papers[name].millions or "")),
+        (theirs, "paper's, 10⁶", of_paper(lambda paper: str(paper.millions or ""))),
         (ours, "updates", lambda name: f"{results[name][0]['steps']:,}"),
         (ours, "seeds", lambda name: str(len(results[name]))),
         (ours, "minutes", minutes),
@@ -204,10 +218,9 @@ def _table(
         [[cell(name) for _, cell in shown] for name in results],
         texts=(f"differs from {first}",),
     )
-    sizes = {run.name: run.config.model.vocab_size for run in runs}
-    if others := [name for name, size in sizes.items() if size != sizes[first]]:
+    if alone:
         yield Paragraph(
-            f"{', '.join(others)}: another vocabulary than {first}'s, so its cross-entropy, of "
+            f"{', '.join(alone)}: another vocabulary than {first}'s, so its cross-entropy, of "
             "other pieces, does not compare."
         )
     signature = results[first][0]["bleu_signature"]
@@ -230,7 +243,7 @@ def _findings(entropy: Measure) -> Iterator[Block]:
 
 
 def _beside(papers: Mapping[str, Published], entropy: Measure) -> Iterator[Block]:
-    base, *names = papers
+    base, names = entropy.first, [name for name in entropy.p_values if name in papers]
     theirs = {n: math.log(papers[n].perplexity / papers[base].perplexity) for n in names}
     ours = {n: entropy.shift(n) for n in names}
     yield Heading("Beside the paper")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from transformer import run_directory
 from transformer.config import Config
 from transformer.errors import UserError
 from transformer.experiment_files import Row
@@ -36,7 +37,11 @@ def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir
         # The paper's big has a vocabulary of its own.
         if dataclasses.replace(config.data, tokenizer=data.tokenizer) != data:
             raise UserError(f"row {name} has other data than {first}: give all the same")
-    described = {name: config.as_dict() for name, config in configs.items()}
+    elsewhere = run_directory.ELSEWHERE
+    described = {
+        name: run_directory.without(config.as_dict(), elsewhere) for name, config in configs.items()
+    }
+    published = {name: row.published for name, (_, row) in rows.items()}
     with folder.claim(workdir, FILE, {"rows": described}, ()):
         runs = [
             Run("table3", name, seed, config, workdir)
@@ -45,7 +50,6 @@ def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir
         ]
         code = folder.carry_out_all(runs, "dev")
         if code == Exit.DONE:
-            published = {name: row.published for name, (_, row) in rows.items()}
             for path in write_report(published, runs, workdir):
                 print(path)
     return code
