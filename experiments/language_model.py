@@ -30,18 +30,18 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.positions.scheme = "rotary"
     config.data.source = "files"
     config.data.tokenizer.vocab_size = 2_000
-    config.data.tokens_per_batch = 4_096
+    config.data.tokens_per_batch = 2_048
     config.data.shapes = 4
     config.training.label_smoothing = 0.0
-    config.training.steps = 1_500
+    config.training.steps = 800
     config.training.minutes = 10.0
     config.training.log_every = 50
-    config.training.eval_every = 250
+    config.training.eval_every = 200
     config.optimizer.schedule = "warmup_cosine_decay"
     config.optimizer.schedule_options = ConfigDict(
-        {"init_value": 0.0, "peak_value": 0.002, "warmup_steps": 100, "decay_steps": 1_500}
+        {"init_value": 0.0, "peak_value": 0.002, "warmup_steps": 100, "decay_steps": 800}
     )
-    config.checkpoints.every = 250
+    config.checkpoints.every = 200
     config.checkpoints.average = 1
     config.decoding.beam = 1
     config.decoding.extra_length = 200

@@ -39,15 +39,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.batching = "packed"
     config.data.packed_length = 64
     config.data.max_length = 64
-    config.data.tokens_per_batch = 4_096
+    config.data.tokens_per_batch = 2_048
     config.training.label_smoothing = 0.0
-    config.training.steps = 1_500
+    config.training.steps = 1_000
     config.training.minutes = 10.0
     config.training.log_every = 50
     config.training.eval_every = 250
     config.optimizer.schedule = "warmup_cosine_decay"
     config.optimizer.schedule_options = ConfigDict(
-        {"init_value": 0.0, "peak_value": 0.001, "warmup_steps": 150, "decay_steps": 1_500}
+        {"init_value": 0.0, "peak_value": 0.001, "warmup_steps": 150, "decay_steps": 1_000}
     )
     config.checkpoints.every = 500
     config.checkpoints.average = 1

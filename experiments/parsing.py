@@ -21,6 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.tokenizer.vocab_size = 1_000
     config.data.max_length = 64  # of 20 words, with their brackets; </s>
     config.data.shapes = 3
+    config.training.minutes = 10.0
     config.decoding.extra_length = 60
     return base.with_variants(config, variant, VARIANTS)
 
