@@ -8,8 +8,8 @@ data       casa roja's grammar, a word in half of the sentences in another of it
            classifier that says the same of all is right half of the time. Test sentences have
            combinations of words that training never shows: transformer/data/agreement.py
 hardware   2 cores of a Xeon with AVX-512
-time       not yet measured
-score      not yet measured: exact match is the accuracy
+time       5 min 31 s for 1,500 steps, beside other work
+score      2,000 test sentences: exact match, which is the accuracy, 75.30 %
 """
 
 from ml_collections import ConfigDict

@@ -5,10 +5,10 @@ command    transformer train --config=experiments/masked_language_model.py --wor
            echo "la <mask> es roja" | transformer translate --workdir=runs/masked
 variants   code: this package's own source code in place of the Spanish
 hardware   2 cores of a Xeon with AVX-512
-time       not yet measured
-score      not yet measured: accuracy and perplexity are of masked pieces, which are the same in
-           each evaluation. BLEU and exact match are of text without masks, and say how well it
-           is copied
+time       4 min 39 s for 1,000 steps, beside other work
+score      3,447 masked pieces of 2,000 test sentences, the same in each evaluation: accuracy
+           52.22 %, perplexity 6.36. BLEU and exact match are of text without masks, and say how
+           well it is copied
 """
 
 from ml_collections import ConfigDict
