@@ -6,9 +6,10 @@ command    transformer train --config=experiments/language_model.py --workdir=ru
            sed 's/⏎/\n/g; s/␣/ /g'     (how lines are written: transformer/data/passages.py)
            other text: --config.data.files.patterns="('notes/**/*.md',)"
 hardware   2 cores of a Xeon with AVX-512
-time       not yet measured
-score      not yet measured. What `evaluate` prints as BLEU and exact match compares continuations
-           with the one in the file: of a language model, read the perplexity
+time       7 min 31 s for 800 steps, beside other work
+score      171 test passages of this package's source as it was then: perplexity 41.16 a piece,
+           12,251 pieces. BLEU and exact match compare continuations with the one in the file: of
+           a language model, read the perplexity
 """
 
 from ml_collections import ConfigDict
