@@ -46,6 +46,11 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
     Raises:
         UserError: the file or a key does not exist, or a value cannot work.
     """
+    return from_dict(_keys(argument, overrides), kind)
+
+
+def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """As nested dicts, not looked at yet. Raises UserError, which begins with `--config=`."""
     from absl import flags
     from ml_collections import ConfigDict, config_flags
 
@@ -67,7 +72,7 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
     config = values["config"].value
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
-    return from_dict(config.to_dict(), kind)
+    return config.to_dict()
 
 
 def load_rows(
@@ -100,11 +105,12 @@ def load_rows(
     behind = f",{scale}" if scale else ""
     table = {}
     for name, row in rows.items():
+        argument = f"{path}:{name}{behind}"
+        keys = _keys(argument, overrides)
         try:
-            table[name] = load_config(f"{path}:{name}{behind}", overrides), row
+            table[name] = from_dict(keys), row
         except UserError as error:
-            known = str(error).startswith("--config=")
-            raise UserError(str(error) if known else f"{path}:{name}: {error}") from error
+            raise UserError(f"--config={argument}: {error}") from error
     return table
 
 

@@ -14,7 +14,6 @@ A process that trains holds the directory: a second one is refused.
 import contextlib
 import fcntl
 import fnmatch
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from typing import Any
 import jax
 
 from transformer import distributed, runtime
-from transformer.config import Config
+from transformer.config import Config, digest_of
 from transformer.errors import UserError
 from transformer.files import leftovers, write_json
 
@@ -157,7 +156,7 @@ def held(workdir: Path) -> Iterator[None]:
 
 def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
     theirs = read_config(workdir)
-    differ = [key for key in differences(mine, theirs) if not one_of(key, MAY_CHANGE)]
+    differ = [key for key in differences(mine, theirs) if not matches(key, MAY_CHANGE)]
     if differ:
         shown = "; ".join(
             f"{key} is {value_at(mine, key)!r} here, {value_at(theirs, key)!r} there"
@@ -213,24 +212,23 @@ def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[st
     return found
 
 
-def one_of(key: str, names: Iterable[str]) -> bool:
+def matches(key: str, names: Iterable[str]) -> bool:
     """Whether a key is one of these, or below one; `*` in a name stands for any part."""
     return any(fnmatch.fnmatchcase(key, each) for name in names for each in (name, f"{name}.*"))
 
 
 def without(tree: dict[str, Any], names: Iterable[str], path: str = "") -> dict[str, Any]:
-    """Nested mappings but for the keys that are `one_of` the names."""
+    """Nested mappings but for the keys that match one of the names."""
     return {
         key: without(value, names, f"{path}{key}.") if isinstance(value, dict) else value
         for key, value in tree.items()
-        if not one_of(path + key, names)
+        if not matches(path + key, names)
     }
 
 
 def digest(config: Config) -> str:
     """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
-    content = json.dumps(without(config.as_dict(), ELSEWHERE), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:10]
+    return digest_of(without(config.as_dict(), ELSEWHERE))
 
 
 def value_at(tree: dict[str, Any], key: str) -> Any:

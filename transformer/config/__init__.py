@@ -22,6 +22,7 @@ from transformer.config.resolved import (
     DistributedConfig,
     MeshConfig,
     ShardingConfig,
+    digest_of,
 )
 from transformer.config.training import (
     CheckpointsConfig,
@@ -54,5 +55,6 @@ __all__ = [
     "SpeedConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "digest_of",
     "from_dict",
 ]

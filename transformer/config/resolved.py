@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,11 @@ def plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=_not_json))
 
 
+def digest_of(tree: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits of what JSON can say."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]
+
+
 def _not_json(value: Any) -> Any:
     raise UserError(
         f"the configuration holds {value!r}, a {type(value).__name__}: use numbers, strings, lists "
@@ -184,8 +190,8 @@ class Config:
 
     def digest(self) -> str:
         """Ten hexadecimal digits that change when any key but `name` and `distributed` does."""
-        content = {k: v for k, v in self.as_dict().items() if k not in ("name", "distributed")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+        tree = self.as_dict()
+        return digest_of({k: v for k, v in tree.items() if k not in ("name", "distributed")})
 
     @property
     def run_name(self) -> str:

@@ -83,7 +83,7 @@ def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str
     differ = [
         key
         for key in run_directory.differences(config, theirs)
-        if key.partition(".")[0] not in may_change
+        if not run_directory.matches(key, may_change)
     ]
     if differ and any(workdir.glob("results/*")):  # before the first there is nothing to lose
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
