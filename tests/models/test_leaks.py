@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from transformer import testing
+from transformer.attention import Kept
 from transformer.config import AttentionConfig
 
 B, S, T, W, L = 2, 8, 6, 2, 4
@@ -94,30 +95,40 @@ def test_cached(family: str, backend: str, unroll: bool) -> None:
     source = batch.source.replace(segments=(batch.source.segments > 0).astype(jnp.int32))
     apply: Any = lambda *args, method: model.apply(variables, *args, method=method)  # noqa: E731
 
-    def pull(hidden, state, cotangent):
+    def pull(hidden, written, cotangent):
         memory = apply(source, method="encode").replace(hidden=hidden)
         cache = apply(memory, L, W, method="init_cache")
-        state = jax.tree.map(lambda noise, like: noise.astype(like.dtype), state, cache.state)
-        cache = cache.replace(index=jnp.asarray(index, jnp.int32), state=state)
+        like = lambda noise, leaf: noise.astype(leaf.dtype)  # noqa: E731
+        cache = cache.replace(
+            index=jnp.asarray(index, jnp.int32),
+            state=jnp.asarray(ancestors_BWL)[None],
+            written=jax.tree.map(like, written, cache.written),
+        )
         out, _ = apply(jnp.zeros((B, W), jnp.int32), cache, method="step")
         return jnp.vdot(out, cotangent)
 
     with layout.whole("length") as whole:
         c = model.config
-        lead = (c.decoder_layers, B, W, L, c.heads)
+        ancestors_BWL = np.random.default_rng(0).integers(0, W, (B, W, L), dtype=np.int32)
         noise = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)  # noqa: E731
-        state = (noise(0, *lead, c.d_k), noise(1, *lead, c.d_v))
+        written = tuple(
+            Kept(noise(4 + n, B, c.heads, c.d_k, L * W), noise(7 + n, B, c.heads, L * W, c.d_v))
+            for n in range(c.decoder_layers)
+        )
         hidden, weights = noise(2, B, S, c.d_model), noise(3, B, W, c.d_model)
     gradient = whole.jit(jax.grad(pull, argnums=(0, 1)))
     used = np.asarray(source.segments) > 0
     for b in range(B):
         for w in range(W):
             only = jnp.zeros_like(weights).at[b, w].set(weights[b, w])
-            to_memory, to_state = gradient(hidden, state, only)
+            to_memory, to_written = gradient(hidden, written, only)
             may_memory = np.zeros((B, S), bool)
             may_memory[b] = used[b]
             np.testing.assert_array_equal((np.asarray(to_memory) != 0).any(2), may_memory)
-            may_state = np.zeros((B, W, L), bool)
-            may_state[b, w, :index] = True  # position `index` is written by the step itself
-            for leaf in to_state:
-                np.testing.assert_array_equal((np.asarray(leaf) != 0).any((0, 4, 5)), may_state)
+            may_written = np.zeros((B, L, W), bool)
+            past = range(index)  # position `index` is written by the step itself
+            may_written[b, past, ancestors_BWL[b, w, past]] = True
+            for kept in to_written:
+                for leaf, axes in ((kept.k, (1, 2)), (kept.v, (1, 3))):
+                    moved_BJ = (np.asarray(leaf) != 0).any(axes)
+                    np.testing.assert_array_equal(moved_BJ.reshape(B, L, W), may_written)

@@ -9,7 +9,7 @@ from transformer.attention.api import attend
 from transformer.attention.backends import BACKENDS, Backend, unknown_backend
 from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
-from transformer.attention.parts import Part, attend_to_both
+from transformer.attention.parts import Kept, Part, attend_to_parts
 from transformer.attention.reference import Dropout, attention_weights
 from transformer.attention.verify import Cell, Sizes, verify
 
@@ -18,12 +18,13 @@ __all__ = [
     "Backend",
     "Cell",
     "Dropout",
+    "Kept",
     "Mask",
     "Part",
     "Sizes",
     "Split",
     "attend",
-    "attend_to_both",
+    "attend_to_parts",
     "attention_weights",
     "unknown_backend",
     "verify",

@@ -5,21 +5,20 @@ in which each position attends to those before it. Wherever the two end, to the 
 border: a target's positions go on from its source's length.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import unknown_backend
+from transformer.attention import Kept, unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
-from transformer.models.layers import Embedding, compute_dtype
-from transformer.models.positions import Positions, Relations
+from transformer.models.initializers import Depth
+from transformer.models.layers import Embedding
+from transformer.models.positions import Positions, Seen
 from transformer.models.residual import Dropout, Norm, norm_is_last
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.models.steps import Here, empty_cache, next_position
 from transformer.models.transformer import EncoderLayer, layer_products, stack
 from transformer.sharding import constrain
 
@@ -28,27 +27,16 @@ class CausalLayer(EncoderLayer):
     """An encoder's layer, told to look back only; it also reads one position after another."""
 
     def step(
-        self,
-        x: Float[Array, "B W D"],
-        state: Any,
-        prompt: Any,
-        index: Array,
-        before: Relations,
-        within: Relations,
-    ) -> tuple[Array, Any]:
-        """One position of W hypotheses: `state` holds their keys and values, [B, W, L, G, ...]."""
-        attention, rotation = self.self_attention, within.rotation
-
-        def write(old_BWLGK: Array, new_BWGK: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old_BWLGK, new_BWGK[:, :, None], index, 2)
+        self, x: Float[Array, "B W D"], written: Kept, prompt: Kept, here: Here
+    ) -> tuple[Array, Kept]:
+        """One position of W hypotheses, and what is then written."""
 
         def self_attention(x_BWD: Array) -> Array:
-            nonlocal state
-            q_BWHK = attention.queries(x_BWD, rotation)
-            state = jax.tree.map(write, state, attention.keys_values(x_BWD, rotation))
-            return attention.after(q_BWHK, prompt, state, before, within)
+            nonlocal written
+            q_BWHK, written = self.self_attention.write(x_BWD, written, here)
+            return self.self_attention.over(q_BWHK, (prompt, here.shared), (written, here.own))
 
-        return self._sublayers(x, self_attention), state
+        return self._sublayers(x, self_attention), written
 
 
 @struct.dataclass
@@ -113,7 +101,6 @@ class DecoderOnly(Seq2Seq):
             c,
             __call__=same,
             read=same,
-            step=(0, 0, same, same, same),
         )
         if norm_is_last(c):
             self.decoder_norm = Norm(c)
@@ -144,23 +131,18 @@ class DecoderOnly(Seq2Seq):
 
     def init_cache(self, memory: Memory, length: int, beams: int) -> Cache:
         """Reads the prompt once; its keys and values are `fixed`, for all hypotheses."""
-        c, dtype = self.config, compute_dtype(self.config)
         relations = self.positions.within(memory.segments, memory.positions, "target")
         _, prompt = self.decoder.read(memory.hidden, relations)
-        lead = (c.decoder_layers, memory.hidden.shape[0], beams, length, c.key_value_heads)
-        state = (jnp.zeros((*lead, c.d_k), dtype), jnp.zeros((*lead, c.d_v), dtype))
-        fixed = (prompt, memory.positions)
-        return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, state)
+        return empty_cache(self.config, self.decoder, memory, prompt, length, beams)
 
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
-        (prompt, prompt_positions), segments = cache.fixed, cache.segments
+        segments = cache.segments
         before_B1 = jnp.sum(segments > 0, axis=1, keepdims=True, dtype=jnp.int32)
-        here_BW = jnp.broadcast_to(before_B1 + cache.index, tokens.shape)
-        x_BWD = self._place(self.embedding(tokens), here_BW)
-        before = self.positions.after(segments, prompt_positions, here_BW)
-        within = self.positions.at(cache.index, here_BW, cache.state[0].shape[3])
-        x_BWD, state = self.decoder.step(x_BWD, cache.state, prompt, cache.index, before, within)
-        cache = cache.replace(index=cache.index + 1, state=state)  # pyright: ignore
+        stand_BW = jnp.broadcast_to(before_B1 + cache.index, tokens.shape)
+        x_BWD = self._place(self.embedding(tokens), stand_BW)
+        prompt = Seen.everywhere(segments, stand_BW, self.positions.bias("target"))
+        layer = CausalLayer(self.config, Depth.of(self.config, "target"), parent=None)
+        x_BWD, cache = next_position(layer, x_BWD, cache, stand_BW, prompt, self.positions)
         return self._normed(x_BWD), cache
 
 

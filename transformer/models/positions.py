@@ -4,8 +4,7 @@ Added to embeddings (sinusoids, a learned table), turning queries and keys (rota
 self-attention as a bias (relative.py). Cross-attention is told nothing of positions.
 """
 
-import math
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -69,6 +68,24 @@ class Relations:
     rotation: Rotation | None = None
 
 
+@struct.dataclass
+class Seen:
+    """Which keys hypotheses see at one position of decoding, and where they and the keys stand."""
+
+    allowed: Any  # bool [B, W, S]; [B, 1, S] where all see the same
+    q_positions: Any  # int32 [B, W]
+    k_positions: Any  # int32 [B, S]
+    bias: Any = None
+
+    @classmethod
+    def everywhere(
+        cls, segments: Int[Array, "B S"], stand: Int[Array, "B W"], bias: Any = None
+    ) -> Self:
+        """A sentence a row, all of it but padding."""
+        places_BS = jnp.broadcast_to(jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape)
+        return cls((segments > 0)[:, None], stand, places_BS, bias)
+
+
 class Positions(nn.Module):
     """What `model.positions` says, for a model's sides: source (encoder), target (decoder)."""
 
@@ -111,47 +128,23 @@ class Positions(nn.Module):
         """Self-attention over a side's whole rows; the target's is causal."""
         numbers = numbered(*positions.shape) if self._queries_are_numbered else positions
         mask = Mask.within(segments, numbers, causal=side == "target")
-        return Relations(mask, self._bias(side), self._rotation(positions))
-
-    def at(self, index: Int[Array, ""], here: Int[Array, "B W"], length: int) -> Relations:
-        """One target position of B x W hypotheses, over the `index` + 1 written of `length`.
-
-        `here` is where each stands in its sequence: further than `index` where it goes on from
-        something that was not written.
-        """
-        count, place_L = math.prod(here.shape), jnp.arange(length, dtype=jnp.int32)
-        shape = (count, length)
-        written = jnp.broadcast_to(place_L <= index, shape).astype(jnp.int32)
-        ones = jnp.ones((count, 1), jnp.int32)
-        k_positions = jnp.broadcast_to(place_L, shape)
-        if self._queries_are_numbered:
-            k_positions = numbered(*shape)
-        mask = Mask(ones, written, k_positions[:, :1] + index, k_positions)
-        return Relations(mask, self._bias("target"), self._rotation(here))
-
-    def after(
-        self, segments: Int[Array, "B S"], positions: Int[Array, "B S"], here: Int[Array, "B W"]
-    ) -> Relations:
-        """The same hypotheses over what they go on from: a sentence a row, all of it before them.
-
-        Shaw's keys are not told of here: see `ShawKeys.at`.
-        """
-        mask = Mask(jnp.ones_like(here), segments, here, positions)
-        return Relations(mask, self._bias("target"), self._rotation(here))
+        return Relations(mask, self.bias(side), self.rotation(positions))
 
     @property
     def _queries_are_numbered(self) -> bool:
         return self.config.positions.scheme == "shaw"
 
-    def _bias(self, side: str) -> Any:
+    def bias(self, side: str) -> Any:
+        """What self-attention adds to scores; Shaw's is each layer's own."""
         p = self.config.positions
         if p.scheme == "alibi":
             return Alibi(self.config.heads)
         if p.scheme == "t5":
             return T5Buckets(self.tables[side], p.t5_max_distance, side == "source")
-        return None  # Shaw's is each layer's own
+        return None
 
-    def _rotation(self, positions: Int[Array, "B T"]) -> Rotation | None:
+    def rotation(self, positions: Int[Array, "B T"]) -> Rotation | None:
+        """What turns the queries and keys of self-attention that stand there."""
         if self.config.positions.scheme != "rotary":
             return None
         return Rotation(angles(positions, self.config.d_k, self.config.positions.rotary_base))

@@ -45,13 +45,17 @@ class Cache:
     """What decoding carries from one position to the next, for W hypotheses a sentence.
 
     `fixed` depends on the source alone and is never copied per hypothesis (the cross-attention's
-    keys and values). `state` belongs to the hypotheses: every leaf is [N, B, W, ...].
+    keys and values). `state` belongs to the hypotheses: every leaf is [N, B, W, ...]. `written` is
+    all that they have written, which stays where it is when they change places: `state` says whose
+    it is. `layers` are a decoder's parameters, a tree a layer.
     """
 
     index: Int[Array, ""]  # int32; how many positions have been written
     segments: Int[Array, "B S"]  # the memory's, so that padding stays masked
     fixed: Any
     state: Any
+    written: Any = ()
+    layers: Any = ()
 
     def reorder(self, parents_BW: Int[Array, "B W"]) -> Self:
         """Hypothesis w goes on from hypothesis `parents_BW[b, w]` of the same sentence."""

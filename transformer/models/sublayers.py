@@ -6,6 +6,7 @@ Parameters are float32; computation is in the configuration's dtype.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from transformer import attention
-from transformer.attention import Part, attend, attend_to_both, attention_weights
+from transformer.attention import Kept, Part, attend, attend_to_parts, attention_weights
 from transformer.config import ModelConfig
 from transformer.models.initializers import Depth, weight, xavier
 from transformer.models.layers import attention_split
-from transformer.models.positions import Relations, Rotation
+from transformer.models.positions import Relations, Rotation, Seen
 from transformer.models.relative import ShawKeys
 from transformer.models.residual import Norm
+from transformer.models.steps import Here
 from transformer.sharding import constrain, current, parameter
 
 ZEROS = nn.initializers.zeros
@@ -109,30 +111,24 @@ class MultiHeadAttention(nn.Module):
         )
         return self._projected(out_BTHU)
 
-    def after(
-        self,
-        q: Float[Array, "B W H K"],
-        prompt: tuple[Array, Array],
-        written: tuple[Array, Array],
-        before: Relations,
-        within: Relations,
-    ) -> Float[Array, "B W D"]:
-        """One position of W hypotheses that go on from a prompt.
+    def write(
+        self, x: Float[Array, "B W D"], written: Kept, here: Here
+    ) -> tuple[Float[Array, "B W H K"], Kept]:
+        """A position's queries, and what was written with its keys and values."""
+        new = Kept.of(*self.keys_values(x, here.rotation))
+        return self.queries(x, here.rotation), written.write(new, here.index * x.shape[1])
 
-        Args:
-            q: queries.
-            prompt: keys [B, S, G, K] and values, which all hypotheses of a sentence share.
-            written: each hypothesis's own, [B, W, L, G, K].
-            before: their relations to the prompt.
-            within: those to what they have written, B · W rows.
-        """
-        biases = before.bias, within.bias
-        if self.config.positions.scheme == "shaw":
-            rows, L = q.reshape(-1, 1, *q.shape[2:]), written[0].shape[2]
-            biases = ShawKeys.at(q, self.distance), ShawKeys.of(rows, self.distance, L)
-        shared = Part(*prompt, before.mask, biases[0])
-        own = Part(*written, within.mask, biases[1])
-        return self._projected(attend_to_both(q, shared, own))
+    def over(self, q: Float[Array, "B W H K"], *parts: tuple[Kept, Seen]) -> Float[Array, "B W D"]:
+        """One position of W hypotheses over all parts' keys."""
+
+        def part(kept: Kept, seen: Seen) -> Part:
+            bias = seen.bias
+            if self.within and self.config.positions.scheme == "shaw":
+                bias = ShawKeys.at(q, self.distance)
+            added = None if bias is None else bias(seen.q_positions, seen.k_positions)
+            return Part(kept, seen.allowed, added)
+
+        return self._projected(attend_to_parts(q, *itertools.starmap(part, parts)))
 
     def _projected(self, out_BTHU: Array) -> Float[Array, "B T D"]:
         out_BTD = jnp.einsum("BTHU,HUD->BTD", out_BTHU, self.output.astype(out_BTHU.dtype))

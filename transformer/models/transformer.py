@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import Mask, unknown_backend
+from transformer.attention import Kept, Mask, unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
 from transformer.models.initializers import Depth
-from transformer.models.layers import Embedding, compute_dtype
-from transformer.models.positions import Positions, Relations
+from transformer.models.layers import Embedding
+from transformer.models.positions import Positions, Relations, Seen
 from transformer.models.residual import (
     Dropout,
     Norm,
@@ -25,6 +25,7 @@ from transformer.models.residual import (
     unless_dropped,
 )
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.models.steps import Here, empty_cache, next_position
 from transformer.models.sublayers import GATED, FeedForward, MultiHeadAttention
 
 
@@ -89,8 +90,12 @@ class DecoderLayer(nn.Module):
             q_BTHK = attention.queries(x_BTD, rotation)
             return attention(q_BTHK, *attention.keys_values(x_BTD, rotation), relations)
 
-        _, fixed = self.cross_keys_values(None, memory)
-        out = self._sublayers(x, self_attention, fixed, cross_mask)
+        def cross_attention(x_BTD: Array) -> Array:
+            q_BTHK = self.cross_attention.queries(x_BTD)
+            return self.cross_attention(q_BTHK, k_BSGK, v_BSGU, Relations(cross_mask))
+
+        k_BSGK, v_BSGU = self.cross_attention.keys_values(memory)
+        out = self._sublayers(x, self_attention, cross_attention)
         return unless_dropped(self, self.config.layer_drop, x, out), None
 
     def cross_keys_values(self, _: None, memory: Float[Array, "B S D"]) -> tuple[None, Any]:
@@ -98,39 +103,22 @@ class DecoderLayer(nn.Module):
         return None, self.cross_attention.keys_values(memory)
 
     def step(
-        self,
-        x: Float[Array, "B W D"],
-        state: Any,
-        fixed: Any,
-        index: Array,
-        relations: Relations,
-        cross_mask: Mask,
-    ) -> tuple[Array, Any]:
-        """One position of W hypotheses: `state` holds their keys and values, [B, W, L, G, ...]."""
-        B, W, _ = x.shape
-        attention, rotation = self.self_attention, relations.rotation
-
-        def write(old_BWLGK: Array, new_BWGK: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(old_BWLGK, new_BWGK[:, :, None], index, 2)
+        self, x: Float[Array, "B W D"], written: Kept, fixed: Kept, here: Here
+    ) -> tuple[Array, Kept]:
+        """One position of W hypotheses, and what is then written."""
 
         def self_attention(x_BWD: Array) -> Array:
-            nonlocal state
-            q_BWHK = attention.queries(x_BWD, rotation)
-            state = jax.tree.map(write, state, attention.keys_values(x_BWD, rotation))
-            # Hypotheses do not see each other: here they are rows, in cross-attention queries.
-            k, v = (leaf.reshape(B * W, *leaf.shape[2:]) for leaf in state)
-            q = q_BWHK.reshape(B * W, 1, *q_BWHK.shape[2:])
-            return attention(q, k, v, relations).reshape(B, W, -1)
+            nonlocal written
+            q_BWHK, written = self.self_attention.write(x_BWD, written, here)
+            return self.self_attention.over(q_BWHK, (written, here.own))
 
-        out = self._sublayers(x, self_attention, fixed, cross_mask)
-        return out, state
+        def cross_attention(x_BWD: Array) -> Array:
+            q_BWHK = self.cross_attention.queries(x_BWD)
+            return self.cross_attention.over(q_BWHK, (fixed, here.shared))
 
-    def _sublayers(self, x: Array, self_attention: Any, fixed: Any, mask: Mask) -> Array:
-        attention, (k, v) = self.cross_attention, fixed
+        return self._sublayers(x, self_attention, cross_attention), written
 
-        def cross_attention(x_BTD: Array) -> Array:
-            return attention(attention.queries(x_BTD), k, v, Relations(mask))
-
+    def _sublayers(self, x: Array, self_attention: Any, cross_attention: Any) -> Array:
         functions = [
             (self.attend, self_attention),
             (self.cross, cross_attention),
@@ -196,7 +184,6 @@ class Transformer(Seq2Seq):
             c,
             __call__=same,
             cross_keys_values=same,
-            step=(0, 0, same, same, same),
         )
         if norm_is_last(c):
             self.encoder_norm, self.decoder_norm = Norm(c), Norm(c)
@@ -225,21 +212,13 @@ class Transformer(Seq2Seq):
         return self.embedding.logits(hidden)
 
     def init_cache(self, memory: Memory, length: int, beams: int) -> Cache:
-        c, dtype = self.config, compute_dtype(self.config)
         _, fixed = self.decoder.cross_keys_values(None, memory.hidden)
-        lead = (c.decoder_layers, memory.hidden.shape[0], beams, length, c.key_value_heads)
-        state = (jnp.zeros((*lead, c.d_k), dtype), jnp.zeros((*lead, c.d_v), dtype))
-        return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, state)
+        return empty_cache(self.config, self.decoder, memory, fixed, length, beams)
 
     def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
         positions = jnp.broadcast_to(cache.index, tokens.shape)
         x_BWD = self._place(self.embedding(tokens), positions, "target")
-        relations = self.positions.at(cache.index, positions, cache.state[0].shape[3])
-        ones_BW = jnp.ones(tokens.shape, jnp.int32)
-        cross_mask = Mask(ones_BW, cache.segments, ones_BW, cache.segments)
-        x_BWD, state = self.decoder.step(
-            x_BWD, cache.state, cache.fixed, cache.index, relations, cross_mask
-        )
-        if norm_is_last(self.config):
-            x_BWD = self.decoder_norm(x_BWD)
-        return x_BWD, cache.replace(index=cache.index + 1, state=state)  # pyright: ignore
+        memory = Seen.everywhere(cache.segments, positions)
+        layer = DecoderLayer(self.config, Depth.of(self.config, "target"), parent=None)
+        x_BWD, cache = next_position(layer, x_BWD, cache, positions, memory, self.positions)
+        return (self.decoder_norm(x_BWD) if norm_is_last(self.config) else x_BWD), cache
