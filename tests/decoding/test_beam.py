@@ -15,6 +15,7 @@ import pytest
 
 from transformer.decoding import Hypotheses, beam_search, greedy_search
 from transformer.decoding.penalties import length_penalty
+from transformer.decoding.search import PART, best_next
 from transformer.errors import UserError
 from transformer.models.seq2seq import Cache
 
@@ -286,3 +287,23 @@ def test_an_unknown_penalty_is_refused():
 )
 def test_penalties_are_the_papers(name, expected):
     np.testing.assert_allclose(length_penalty(name, 0.6)(jnp.array([1, 2, 7])), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_best_next_tokens_are_those_of_the_whole_vocabulary(count):
+    """A vocabulary of several parts, its last one short; many equal scores, the lowest ids win."""
+    vocabulary, last_B = 6 * PART * count - 60, np.array([False, True, False])
+    random = np.random.default_rng(0).normal(0, 2, (3, 2, vocabulary))
+    logits_BWV = random.round().astype(np.float32)
+    logits_BWV[..., [PAD, BOS]] = 10.0
+    found_BWC, ids_BWC = jax.jit(partial(best_next, count=count, pad=PAD, bos=BOS, eos=EOS))(
+        logits_BWV, last_B
+    )
+    ids_V = np.arange(vocabulary)
+    may_come_BV = (ids_V > BOS) & ((ids_V == EOS) | ~last_B[:, None])
+    log_probs_BWV = jnp.where(may_come_BV[:, None], jax.nn.log_softmax(logits_BWV), -jnp.inf)
+    expected_BWC, expected_ids_BWC = jax.lax.top_k(log_probs_BWV, count)
+    np.testing.assert_allclose(found_BWC, expected_BWC, rtol=1e-6)
+    there = np.isfinite(found_BWC)
+    np.testing.assert_array_equal(ids_BWC[there], expected_ids_BWC[there])
+    assert there.sum() == 2 * (2 * count + 1)

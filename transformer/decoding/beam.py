@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer.decoding.penalties import Penalty
-from transformer.decoding.search import Hypotheses, Step, next_log_probs, score_factors
+from transformer.decoding.search import Hypotheses, Step, best_next, score_factors
 from transformer.models.seq2seq import Cache
 
 
@@ -68,9 +68,10 @@ def beam_search(
     def advance(state: _State) -> _State:
         logits_BWV, cache = step(state.newest_BW, state.cache)
         last_B = state.index + 1 >= limits_B
-        gains_BWV = next_log_probs(logits_BWV, last_B, pad=pad, bos=bos, eos=eos)
+        count = min(width, logits_BWV.shape[2])  # of each parent: no more can be among the best W
+        gains_BWC, ids_BWC = best_next(logits_BWV, last_B, count, pad=pad, bos=bos, eos=eos)
         log_probs_BW, parents_BW, tokens_BW = _best_continuations(
-            state.log_probs_BW[..., None] + gains_BWV
+            state.log_probs_BW[..., None] + gains_BWC, ids_BWC
         )
         prefixes_BWL = jnp.take_along_axis(state.prefixes_BWL, parents_BW[..., None], axis=1)
         prefixes_BWL = prefixes_BWL.at[:, :, state.index].set(tokens_BW)
@@ -128,15 +129,13 @@ def _any_live(state: _State) -> Bool[Array, ""]:
 
 
 def _best_continuations(
-    log_probs_BWV: Float[Array, "B W V"],
+    log_probs_BWC: Float[Array, "B W C"], ids_BWC: Int[Array, "B W C"]
 ) -> tuple[Float[Array, "B W"], Int[Array, "B W"], Int[Array, "B W"]]:
-    """The W best of a sentence's W·V candidates: log-probabilities, parents and tokens."""
-    batch, width, vocabulary = log_probs_BWV.shape
-    kept = min(width, vocabulary)  # of each parent: no more can be among the W best of all
-    best_BWC, tokens_BWC = jax.lax.top_k(log_probs_BWV, kept)
-    log_probs_BW, flat_BW = jax.lax.top_k(best_BWC.reshape(batch, -1), width)
-    tokens_BW = jnp.take_along_axis(tokens_BWC.reshape(batch, -1), flat_BW, axis=1)
-    return log_probs_BW, flat_BW // kept, tokens_BW
+    """The W best of a sentence's W·C candidates: log-probabilities, parents and tokens."""
+    batch, width, count = log_probs_BWC.shape
+    log_probs_BW, flat_BW = jax.lax.top_k(log_probs_BWC.reshape(batch, -1), width)
+    tokens_BW = jnp.take_along_axis(ids_BWC.reshape(batch, -1), flat_BW, axis=1)
+    return log_probs_BW, flat_BW // count, tokens_BW
 
 
 def _best_of(finished: Hypotheses, ended: Hypotheses) -> Hypotheses:

@@ -6,7 +6,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer.decoding.penalties import Penalty
-from transformer.decoding.search import Hypotheses, Step, next_log_probs, score_factors
+from transformer.decoding.search import Hypotheses, Step, best_next, score_factors
 from transformer.models.seq2seq import Cache
 
 
@@ -38,10 +38,9 @@ def greedy_search(
     def advance(state: _State) -> _State:
         logits_B1V, cache = step(state.newest_B1, state.cache)
         last_B = state.index + 1 >= limits_B
-        log_probs_BV = next_log_probs(logits_B1V, last_B, pad=pad, bos=bos, eos=eos)[:, 0]
-        best_B1, tokens_B1 = jax.lax.top_k(log_probs_BV, 1)  # on CPUs, thrice as fast as argmax
-        newest_B = jnp.where(state.live_B, tokens_B1[:, 0], pad)
-        gains_B = jnp.where(state.live_B, best_B1[:, 0], 0.0)
+        best_B11, tokens_B11 = best_next(logits_B1V, last_B, 1, pad=pad, bos=bos, eos=eos)
+        newest_B = jnp.where(state.live_B, tokens_B11[:, 0, 0], pad)
+        gains_B = jnp.where(state.live_B, best_B11[:, 0, 0], 0.0)
         return _State(
             index=state.index + 1,
             cache=cache,

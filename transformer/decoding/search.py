@@ -16,6 +16,8 @@ from numpy import ndarray
 from transformer.decoding.penalties import Penalty
 from transformer.models.seq2seq import Cache
 
+PART = 128  # logits of which one maximum is taken
+
 Step = Callable[[Int[Array, "B W"], Cache], tuple[Float[Array, "B W V"], Cache]]
 """Reads one token of each hypothesis: the logits of the next one, and the cache with it written."""
 
@@ -30,18 +32,57 @@ class Hypotheses:
     scores: Float[Array | ndarray, "B W"]  # float32; log_probs / penalty(lengths)
 
 
-def next_log_probs(
-    logits_BWV: Float[Array, "B W V"], last_B: Bool[Array, "B"], *, pad: int, bos: int, eos: int
-) -> Float[Array, "B W V"]:
-    """float32 log-probabilities of the next token; -inf where it may not come.
+def best_next(
+    logits_BWV: Float[Array, "B W V"],
+    last_B: Bool[Array, "B"],
+    count: int,
+    *,
+    pad: int,
+    bos: int,
+    eos: int,
+) -> tuple[Float[Array, "B W C"], Int[Array, "B W C"]]:
+    """The C most probable next tokens of each hypothesis, best first: log-probabilities and ids.
 
     The softmax runs over the whole vocabulary, then PAD and BOS are forbidden, and where `last_B`
-    all but EOS is: what is left keeps the probability that the model gave it.
+    all but EOS is: what is left keeps the probability that the model gave it, in float32. A token
+    that may not come has -inf.
     """
-    ids_11V = jnp.arange(logits_BWV.shape[-1])[None, None]
-    forbidden_B1V = (ids_11V == pad) | (ids_11V == bos) | (last_B[:, None, None] & (ids_11V != eos))
-    log_probs_BWV = jax.nn.log_softmax(logits_BWV.astype(jnp.float32))
-    return jnp.where(forbidden_B1V, -jnp.inf, log_probs_BWV)
+    logits_BWV = logits_BWV.astype(jnp.float32)
+    highest_BW1 = jnp.max(logits_BWV, axis=-1, keepdims=True)
+    sum_BW1 = jnp.sum(jnp.exp(logits_BWV - highest_BW1), axis=-1, keepdims=True)
+
+    def may_come(ids: Int[Array, "..."]) -> Bool[Array, "..."]:
+        last = last_B.reshape(-1, *[1] * (ids.ndim - 1))
+        return (ids != pad) & (ids != bos) & ((ids == eos) | ~last)
+
+    best_BWC, ids_BWC = _best_of_parts(logits_BWV, count, may_come)
+    return best_BWC - highest_BW1 - jnp.log(sum_BW1), ids_BWC
+
+
+def _best_of_parts(
+    x_BWV: Float[Array, "B W V"], count: int, allowed: Callable[[Array], Array]
+) -> tuple[Float[Array, "B W C"], Int[Array, "B W C"]]:
+    """`top_k` of what is allowed, -inf elsewhere; among equals the lower index, as there.
+
+    The C best are among the C parts whose own best are best: only those are looked at closely.
+    """
+    B, W, V = x_BWV.shape
+    parts = -(-V // PART)
+    if parts <= 2 * count:
+        ids_11V = jnp.arange(V, dtype=jnp.int32)[None, None]
+        found_BWC, ids_BWC = jax.lax.top_k(jnp.where(allowed(ids_11V), x_BWV, -jnp.inf), count)
+        return found_BWC, ids_BWC
+    x_BWPV = jnp.pad(x_BWV, ((0, 0), (0, 0), (0, parts * PART - V))).reshape(B, W, parts, PART)
+    ids_PV = jnp.arange(parts * PART, dtype=jnp.int32).reshape(parts, PART)
+    there = lambda ids: allowed(ids) & (ids < V)  # noqa: E731
+    best_BWP = jnp.max(jnp.where(there(ids_PV[None, None]), x_BWPV, -jnp.inf), axis=3)
+    _, chosen_BWC = jax.lax.top_k(best_BWP, count)
+    chosen_BWC = jnp.sort(chosen_BWC, axis=2)  # so that among equals the lower index comes first
+    ids_BWCV = jnp.take(ids_PV, chosen_BWC, axis=0)
+    x_BWCV = jnp.take_along_axis(x_BWPV, chosen_BWC[..., None], axis=2)
+    x_BWN = jnp.where(there(ids_BWCV), x_BWCV, -jnp.inf).reshape(B, W, -1)
+    found_BWC, places_BWC = jax.lax.top_k(x_BWN, count)
+    return found_BWC, jnp.take_along_axis(ids_BWCV.reshape(B, W, -1), places_BWC, axis=2)
 
 
 def score_factors(penalty: Penalty, length: int) -> Float[Array, "L"]:
