@@ -226,7 +226,7 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
     runtime.prepare()
     from transformer.training import trained_parameters
 
-    chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best")}
+    chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}
     decoding = {name: value for name, value in chosen.items() if value is not None}
     here = {  # these devices and what serves on them, not those it was trained on
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
@@ -393,6 +393,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--alpha", type=float, help="length penalty's exponent (default: the run's)"
     )
     parser.add_argument("--n-best", type=int, help="translations a sentence (default: the run's)")
+    parser.add_argument("--weights", help="float | int8 (default: the run's)")
 
 
 if __name__ == "__main__":

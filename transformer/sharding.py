@@ -214,10 +214,10 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 def parameter(
     module: nn.Module, name: str, init: Callable, axes: Axes, shape: Sequence[int]
-) -> Array:
+) -> Any:
     """Creates (or reads) a float32 parameter; its logical axes go with it until it is unboxed."""
     boxed = nn.with_logical_partitioning(init, tuple(axes))
-    return module.param(name, boxed, tuple(shape))  # pyright: ignore[reportReturnType]
+    return module.param(name, boxed, tuple(shape))
 
 
 # What a model's axes may be called; base.py gives each a rule.

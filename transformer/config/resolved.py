@@ -41,8 +41,10 @@ class DecodingConfig:
     extra_length: int
     n_best: int
     tokens_per_batch: int
+    weights: str
 
     def __post_init__(self) -> None:
+        one_of("decoding.weights", self.weights, ("float", "int8"))
         positive("decoding", self, "beam", "n_best", "tokens_per_batch")
         not_negative("decoding", self, "alpha", "extra_length")
         one_of("decoding.length_penalty", self.length_penalty, ("gnmt", "power"))
@@ -148,6 +150,12 @@ class Config:
             "model.width_scaling is 'mup', which is for optimizers whose updates do not grow with "
             f"the gradient; optimizer.name is {self.optimizer.name!r}: choose one of "
             f"{', '.join(SCALE_FREE)}",
+        )
+        require(
+            self.decoding.weights == "float"
+            or self.model.family in ("transformer", "decoder", "encoder"),
+            f"decoding.weights is {self.decoding.weights!r}, which model.family = "
+            f"{self.model.family!r} does not compute with: choose float",
         )
         positions = self.model.positions
         require(

@@ -24,6 +24,7 @@ from transformer.decoding.beam import beam_search
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
+from transformer.models.int8 import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
 
 
@@ -70,6 +71,7 @@ class Translator:
         row_multiple: int,
         length_multiple: int,
         max_length: int,
+        weights: str = "float",
         jit: Callable[[Callable[..., Any]], Callable[..., Any]] = jax.jit,
         place: Callable[[Source], Source] = jax.device_put,
     ) -> None:
@@ -89,6 +91,7 @@ class Translator:
             row_multiple: rows of every batch are a multiple of this.
             length_multiple: and source lengths of this.
             max_length: source tokens that the model takes, `</s>` included.
+            weights: `float`, or `int8` (models/int8.py): smaller, and on CPUs mostly faster.
             jit: compiles `search(params, source) -> Hypotheses`; the place to name shardings.
             place: puts a batch of NumPy arrays where the compiled search wants it.
 
@@ -97,7 +100,7 @@ class Translator:
         """
         if n_best > beam:
             raise UserError(f"n_best is {n_best} but a beam of {beam} gives no more than that")
-        self.params = params
+        self._weights = weights
         self._model = model
         self._tokenizer = tokenizer
         self._beam = beam
@@ -110,6 +113,16 @@ class Translator:
         self._buckets = bucket_lengths(max_length, length_multiple)
         self._place = place
         self._search = jit(self._search_batch)
+        self.params = params
+
+    @property
+    def params(self) -> Any:
+        """The model's, as they are computed with."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params = jax.jit(quantized)(params) if self._weights == "int8" else params
 
     def translate(
         self, sentences: Sequence[str], *, first_line: int = 1

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array, Float
 
 from transformer.config import ModelConfig
 from transformer.sharding import Axes, parameter
@@ -91,7 +90,7 @@ def weight(
     fan_in: Axis,
     fan_out: Axis,
     gain: float = 1.0,
-) -> Float[Array, "..."]:
+) -> Any:
     """A hidden layer's matrix, float32: a parameter, over the model's width ratio.
 
     μP gives such a matrix Adam's learning rate over the ratio r (Yang et al. 2022, Table 8). An

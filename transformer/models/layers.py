@@ -1,5 +1,7 @@
 """What families share: words to vectors and back, the dtype of computation, dropout."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -8,7 +10,8 @@ from transformer.attention import Split
 from transformer.config import ModelConfig
 from transformer.models.initializers import embedding_initializer, embedding_width, width_ratio
 from transformer.models.initializers import xavier as xavier  # what families take from here
-from transformer.models.products import multiply
+from transformer.models.int8 import Int8
+from transformer.models.products import multiply, product
 from transformer.models.residual import Dropout as Dropout
 from transformer.models.residual import kept as kept
 from transformer.sharding import Layout, constrain, current, parameter
@@ -46,7 +49,7 @@ class Embedding(nn.Module):
             zeros = nn.initializers.zeros
             self.output_bias = parameter(self, "output_bias", zeros, ("vocab",), (c.vocab_size,))
 
-    def _table(self, name: str, width: int) -> Float[Array, "V D"]:
+    def _table(self, name: str, width: int) -> Any:
         init = embedding_initializer(self.config, width)
         return parameter(self, name, init, ("vocab", "embed"), (self.config.vocab_size, width))
 
@@ -55,9 +58,12 @@ class Embedding(nn.Module):
         # the partitioner copy it to every device.
         return constrain(table.astype(compute_dtype(self.config)), "vocab", None)
 
-    def _look_up(self, table: Array, ids: Array) -> Array:
+    def _look_up(self, table: Any, ids: Array) -> Array:
         c = self.config
-        x_BTD = jnp.take(self._gathered(table), ids, axis=0)
+        if isinstance(table, Int8):
+            x_BTD = table.rows(ids, compute_dtype(c))
+        else:
+            x_BTD = jnp.take(self._gathered(table), ids, axis=0)
         if c.scale_embeddings:
             x_BTD = x_BTD * embedding_width(c, c.d_model) ** 0.5
         return constrain(x_BTD, "batch", "length", "hidden")
@@ -72,9 +78,11 @@ class Embedding(nn.Module):
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The output projection, accumulated and returned in float32."""
-        c, table_VD = self.config, self._gathered(self.output_table)
-        hidden = hidden.astype(table_VD.dtype)
-        logits_BTV = multiply("BTD,VD->BTV", hidden, table_VD, jnp.float32)
+        c, table, hidden = self.config, self.output_table, hidden.astype(compute_dtype(self.config))
+        if isinstance(table, Int8):
+            logits_BTV = product("BTD,VD->BTV", hidden, table, jnp.float32)
+        else:
+            logits_BTV = multiply("BTD,VD->BTV", hidden, self._gathered(table), jnp.float32)
         if (ratio := width_ratio(c)) != 1.0:
             logits_BTV = logits_BTV / ratio
         if c.logits_bias:

@@ -1,10 +1,34 @@
-"""Products of activations and weights whose gradients are as fast as they are."""
+"""Products of activations and weights: float or int8, with gradients as fast as they are."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+
+from transformer.models.int8 import Int8, rounded
+
+
+def product(spec: str, x: Array, kernel: Any, dtype: Any = None) -> Array:
+    """`einsum` of an activation and a weight, float32 or `Int8`.
+
+    Args:
+        spec: of both and the result: first what the activation keeps, then what the weight does.
+        x: the activation; a float weight is multiplied in its dtype.
+        dtype: of the result; None: the activation's.
+    """
+    if not isinstance(kernel, Int8):
+        return jnp.einsum(spec, x, kernel.astype(x.dtype), preferred_element_type=dtype)
+    operand, weight, result = letters_of(spec)
+    small = rounded(x, tuple(i for i, letter in enumerate(operand) if letter not in result))
+    sums = contract(spec, small.values, kernel.values, jnp.int32)
+    kept = [
+        [x.shape[i] for i, a in enumerate(letters) if a in result]
+        for x, letters in ((x, operand), (kernel.values, weight))
+    ]
+    scale_of_x = small.scale.reshape(*kept[0], *[1] * len(kept[1]))
+    scale_of_kernel = kernel.scale.reshape(*[1] * len(kept[0]), *kept[1])
+    return (sums.astype(jnp.float32) * scale_of_x * scale_of_kernel).astype(dtype or x.dtype)
 
 
 def multiply(spec: str, operand: Array, kernel: Array, dtype: Any = None) -> Array:
@@ -20,7 +44,7 @@ def multiply(spec: str, operand: Array, kernel: Array, dtype: Any = None) -> Arr
     """
 
     @jax.custom_vjp
-    def product(operand: Array, kernel: Array) -> Array:
+    def forward(operand: Array, kernel: Array) -> Array:
         return contract(spec, operand, kernel, dtype)
 
     def backward(saved: tuple[Array, Array], d: Array) -> tuple[Array, Array]:
@@ -28,8 +52,8 @@ def multiply(spec: str, operand: Array, kernel: Array, dtype: Any = None) -> Arr
         d = d.astype(operand.dtype)
         return contract(f"{c},{b}->{a}", d, kernel), contract(f"{a},{c}->{b}", operand, d)
 
-    product.defvjp(lambda operand, kernel: (product(operand, kernel), (operand, kernel)), backward)
-    return product(operand, kernel)
+    forward.defvjp(lambda operand, kernel: (forward(operand, kernel), (operand, kernel)), backward)
+    return forward(operand, kernel)
 
 
 def contract(spec: str, a: Array, b: Array, dtype: Any = None) -> Array:

@@ -7,9 +7,9 @@ Parameters are float32; computation is in the configuration's dtype.
 
 import functools
 import itertools
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -19,6 +19,7 @@ from transformer.config import ModelConfig
 from transformer.models.initializers import Depth, weight, xavier
 from transformer.models.layers import attention_split
 from transformer.models.positions import Relations, Rotation, Seen
+from transformer.models.products import product
 from transformer.models.relative import ShawKeys
 from transformer.models.residual import Norm
 from transformer.models.steps import Here
@@ -62,8 +63,8 @@ class MultiHeadAttention(nn.Module):
             shape = (2 * c.positions.shaw_clip + 1, K)
             self.distance = parameter(self, "distance", xavier(0, 1), (None, "head_size"), shape)
 
-    def _heads(self, x_BTD: Array, kernel_DHK: Array, bias_HK: Array | None, axis: str) -> Array:
-        heads_BTHK = jnp.einsum("BTD,DHK->BTHK", x_BTD, kernel_DHK.astype(x_BTD.dtype))
+    def _heads(self, x_BTD: Array, kernel_DHK: Any, bias_HK: Array | None, axis: str) -> Array:
+        heads_BTHK = product("BTD,DHK->BTHK", x_BTD, kernel_DHK)
         if bias_HK is not None:
             heads_BTHK = heads_BTHK + bias_HK.astype(x_BTD.dtype)[None, None]
         return constrain(heads_BTHK, "batch", "length", axis, "head_size")
@@ -131,7 +132,7 @@ class MultiHeadAttention(nn.Module):
         return self._projected(attend_to_parts(q, *itertools.starmap(part, parts)))
 
     def _projected(self, out_BTHU: Array) -> Float[Array, "B T D"]:
-        out_BTD = jnp.einsum("BTHU,HUD->BTD", out_BTHU, self.output.astype(out_BTHU.dtype))
+        out_BTD = product("BTHU,HUD->BTD", out_BTHU, self.output)
         if self.config.attention_bias:
             out_BTD = out_BTD + self.output_bias.astype(out_BTD.dtype)[None, None]
         return out_BTD
@@ -161,8 +162,8 @@ class FeedForward(nn.Module):
         matrix = functools.partial(weight, self, config=c, fan_in=0, fan_out=1)
 
         def up(name: str) -> Float[Array, "B T F"]:
-            up_DF = matrix(name, axes=("embed", "mlp"), shape=(D, F), gain=inner).astype(x.dtype)
-            h_BTF = constrain(jnp.einsum("BTD,DF->BTF", x, up_DF), "batch", "length", "mlp")
+            up_DF = matrix(name, axes=("embed", "mlp"), shape=(D, F), gain=inner)
+            h_BTF = constrain(product("BTD,DF->BTF", x, up_DF), "batch", "length", "mlp")
             if not c.feed_forward_bias:
                 return h_BTF
             bias_F = parameter(self, f"{name}_bias", ZEROS, ("mlp",), (F,)).astype(x.dtype)
@@ -173,8 +174,8 @@ class FeedForward(nn.Module):
         else:
             h_BTF = ACTIVATIONS[c.feed_forward](up("up"))
         gain = inner * self.depth.output
-        down_FD = matrix("down", axes=("mlp", "embed"), shape=(F, D), gain=gain).astype(x.dtype)
-        out_BTD = jnp.einsum("BTF,FD->BTD", h_BTF, down_FD)
+        down_FD = matrix("down", axes=("mlp", "embed"), shape=(F, D), gain=gain)
+        out_BTD = product("BTF,FD->BTD", h_BTF, down_FD)
         if not c.feed_forward_bias:
             return out_BTD
         bias_D = parameter(self, "down_bias", ZEROS, ("embed",), (D,)).astype(x.dtype)
