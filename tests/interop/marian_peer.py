@@ -18,9 +18,10 @@ model = MarianMTModel(config).eval()
 with torch.no_grad():
     for name, parameter in model.named_parameters():
         if "embed_positions" not in name:
-            spread = 0.3 if parameter.dim() == 2 else 0.2
-            parameter.normal_(1.0 if "norm.weight" in name else 0.0, spread)
-    model.final_logits_bias.normal_()
+            parameter.normal_(0.0, 0.1 if parameter.dim() == 1 else 0.3)
+        if "norm.weight" in name:  # of either sign: the word just read is not the likeliest next
+            parameter += torch.randn_like(parameter).sign()
+    model.final_logits_bias.normal_(std=0.3)
     model.final_logits_bias[0, config.eos_token_id] = request["eos_bias"]
 model.generation_config.bad_words_ids = [[config.pad_token_id]]
 model.save_pretrained(request["folder"])

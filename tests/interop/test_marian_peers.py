@@ -1,6 +1,6 @@
 """Imported Marian models beside transformers itself: logits, and what searches say.
 
-    tests/run -m peers tests/interop
+tests/run -m peers tests/interop
 """
 
 import json
@@ -41,6 +41,8 @@ CONFIG = {
     "eos_token_id": 0,
     "forced_eos_token_id": 0,
 }
+LENGTHS = (9, 7, 9, 4, 1, 12, 12, 5)
+SOURCES = [[*np.random.default_rng(n).integers(1, V - 1, n).tolist(), 0] for n in LENGTHS]
 
 
 class Ids:
@@ -53,81 +55,91 @@ class Ids:
         return [" ".join(map(str, row)) for row in ids]
 
 
-def theirs(folder: Path, config: dict[str, Any], **request: Any) -> dict[str, Any]:
-    asked = json.dumps({"folder": str(folder), "config": config, **request})
-    answer = subprocess.run(
-        [environment(*REQUIREMENTS), PROGRAM], input=asked, capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout.splitlines()[-1])
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation_function": "relu", "scale_embedding": False},
+        {"activation_function": "gelu", "share_encoder_decoder_embeddings": False},
+        {"tie_word_embeddings": False, "decoder_start_token_id": 5},
+        {"tie_word_embeddings": False, "share_encoder_decoder_embeddings": False},
+    ],
+    ids=["swish", "relu, not scaled", "gelu, two tables", "not tied", "three tables"],
+)
+def test_it_is_the_same_model(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Where only the limit ends hypotheses, beams are the same too (see the module's docstring)."""
+    said, imported = both(tmp_path, {**CONFIG, **changes}, eos_bias=-1e9)
+    assert translated(imported, beam=1) == said["greedy"]
+    assert translated(imported, beam=4) == said["beam"]
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(
-    ("changes", "eos_bias"),
-    [
-        ({}, 3.0),
-        ({}, -1e9),
-        ({"activation_function": "relu", "scale_embedding": False}, -1e9),
-        ({"activation_function": "gelu", "share_encoder_decoder_embeddings": False}, -1e9),
-        ({"tie_word_embeddings": False, "decoder_start_token_id": 5}, -1e9),
-        (
-            {"tie_word_embeddings": False, "share_encoder_decoder_embeddings": False},
-            -1e9,
-        ),
-    ],
-    ids=["swish, ends", "swish", "relu, not scaled", "gelu, two tables", "not tied", "three tables"],
-)
-def test_it_is_the_same_model(tmp_path: Path, changes: dict[str, Any], eos_bias: float) -> None:
-    random = np.random.default_rng(0)
-    sources = [[*random.integers(1, V - 1, n).tolist(), 0] for n in (9, 7, 9, 4, 1, 12, 12, 5)]
-    config = {**CONFIG, **changes}
-    start = config["decoder_start_token_id"]
-    target_BT = random.integers(1, V - 1, (len(sources), 11))
-    target_BT[:, 0] = start
-    request = {"sources": sources, "target": target_BT.tolist()}
-    said = theirs(
-        tmp_path, config, **request, extra_length=EXTRA, alpha=ALPHA, eos_bias=eos_bias
-    )
+def test_greedy_search_ends_where_theirs_does(tmp_path: Path) -> None:
+    said, imported = both(tmp_path, CONFIG, eos_bias=2.0)
+    limits = [len(source) + EXTRA for source in SOURCES]
+    lengths = [len(ids) for ids in said["greedy"]]
+    assert lengths != limits and max(lengths) > 1, "some end before the limit"
+    assert translated(imported, beam=1) == said["greedy"]
 
-    imported, layout = marian.load(tmp_path), Layout.single()
-    model, ours_of = build_model(imported.config), imported.ours_of
-    longest = max(map(len, sources))
-    ids, segments = np.zeros((2, len(sources), longest), np.int32)
-    for row, source in enumerate(sources):
-        ids[row, : len(source)], segments[row, : len(source)] = ours_of[source], 1
-    positions = np.broadcast_to(np.arange(longest, dtype=np.int32), ids.shape)
-    ones = np.ones(target_BT.shape, np.int32)
-    target = ours_of[target_BT]
+
+def both(
+    folder: Path, config: dict[str, Any], eos_bias: float
+) -> tuple[dict[str, Any], marian.Imported]:
+    """What transformers says of a model that it made, and our import, whose logits agree."""
+    target_BT = np.random.default_rng(1).integers(1, V - 1, (len(SOURCES), 11))
+    target_BT[:, 0] = config["decoder_start_token_id"]
+    request = {"sources": SOURCES, "target": target_BT.tolist(), "eos_bias": eos_bias}
+    asked = {"folder": str(folder), "config": config, "extra_length": EXTRA, "alpha": ALPHA}
+    answer = subprocess.run(
+        [environment(*REQUIREMENTS), PROGRAM],
+        input=json.dumps({**asked, **request}),
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    said, imported = json.loads(answer.stdout.splitlines()[-1]), marian.load(folder)
+
+    ids_BS, segments_BS = np.zeros((2, len(SOURCES), max(map(len, SOURCES))), np.int32)
+    for row, source in enumerate(SOURCES):
+        ids_BS[row, : len(source)] = imported.ours_of[source]
+        segments_BS[row, : len(source)] = 1
+    target = imported.ours_of[target_BT]
     target[:, 0] = BOS
-    places = np.broadcast_to(np.arange(target.shape[1], dtype=np.int32), target.shape)
+    places = [
+        np.broadcast_to(np.arange(x.shape[1], dtype=np.int32), x.shape) for x in (ids_BS, target)
+    ]
+    ones = np.ones_like(target)
     batch = Batch(
-        Source(ids, positions, segments),
-        Target(target, places, ones, target, ones.astype(np.float32)),
+        Source(ids_BS, places[0], segments_BS),
+        Target(target, places[1], ones, target, ones.astype(np.float32)),
     )
-    logits = layout.jit(model.apply)({"params": imported.params}, jax.tree.map(jnp.asarray, batch))
+    logits = Layout.single().jit(build_model(imported.config).apply)
+    found = logits({"params": imported.params}, jax.tree.map(jnp.asarray, batch))
     expected = np.asarray(said["logits"], np.float32)
-    np.testing.assert_allclose(np.asarray(logits)[..., ours_of], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[..., imported.ours_of], expected, rtol=1e-4, atol=1e-4)
+    return said, imported
 
-    text = [" ".join(map(str, ours_of[source[:-1]])) for source in sources]
-    for name, beam in (("greedy", 1), ("beam", 4)):
-        translator = Translator(
-            model,
-            imported.params,
-            Ids(),
-            beam=beam,
-            length_penalty="power",
-            alpha=ALPHA,
-            extra_length=EXTRA,
-            n_best=1,
-            tokens_per_batch=512,
-            row_multiple=8,
-            length_multiple=16,
-            max_length=16,
-            jit=layout.jit,
-            place=layout.place,
-        )
-        found = [best for best, *_ in translator.translate(text)]
-        ours = [[*imported.theirs_of[list(best.tokens)].tolist(), 0] for best in found]
-        print(name, [len(x) for x in ours], sum(a==b for a,b in zip(ours,said[name],strict=True)))
-        assert ours == said[name], name
+
+def translated(imported: marian.Imported, beam: int) -> list[list[int]]:
+    """Their ids of what we say of the sources."""
+    layout = Layout.single()
+    translator = Translator(
+        build_model(imported.config),
+        imported.params,
+        Ids(),
+        beam=beam,
+        length_penalty="power",
+        alpha=ALPHA,
+        extra_length=EXTRA,
+        n_best=1,
+        tokens_per_batch=512,
+        row_multiple=8,
+        length_multiple=16,
+        max_length=16,
+        jit=layout.jit,
+        place=layout.place,
+    )
+    text = [" ".join(map(str, imported.ours_of[source[:-1]])) for source in SOURCES]
+    found = [best for best, *_ in translator.translate(text)]
+    return [[*imported.theirs_of[list(best.tokens)].tolist(), 0] for best in found]
