@@ -165,7 +165,7 @@ def weights(size: Size) -> dict[str, np.ndarray]:
             for name in (*names, "final"):
                 norm = f"{path}.{name}_layer_norm"
                 normal(f"{norm}.weight", (D,), 0.1)
-                tensors[f"{norm}.weight"] += random.choice(np.float32([-1, 1]), D)
+                tensors[f"{norm}.weight"] += random.choice(np.array([-1, 1], np.float32), D)
                 normal(f"{norm}.bias", (D,), 0.1)
     return tensors
 

@@ -69,6 +69,8 @@ def test_ours_alone_is_measured_drawn_and_recorded(
 
 
 def test_every_sentence_goes_on_to_the_limit(tmp_path: Path) -> None:
+    bias_V = decode.weights(TINY)["final_logits_bias"][0]
+    assert [i for i, bias in enumerate(bias_V) if bias] == [0, TINY.vocabulary - 1]
     decode.write_model(TINY, tmp_path)
     said = decode.ours(TINY, tmp_path, "ours", beam=1).said
     assert [len(row) for row in said] == [TINY.tokens - 1] * TINY.rows

@@ -11,7 +11,7 @@ import sentencepiece
 
 from experiments.benchmarks.decode import REQUIREMENTS
 from experiments.benchmarks.peers import environment
-from transformer.data.tokenizers import EOS
+from transformer.data.tokenizers import EOS, PAD
 from transformer.errors import UserError
 from transformer.interop import Pieces
 
@@ -59,7 +59,7 @@ def mapped(folder: Path) -> tuple[dict[str, int], np.ndarray]:
     """The vocabulary, and our ids, as an import has them."""
     theirs = json.loads((folder / "vocab.json").read_text())
     ours_of = np.arange(EOS, EOS + len(theirs), dtype=np.int32)
-    ours_of[-1] = 0
+    ours_of[-1] = PAD
     return theirs, ours_of
 
 
@@ -70,7 +70,8 @@ def test_text_there_and_back(folder: Path) -> None:
     for text in TEXTS["target"]:
         pieces = target.encode(text, out_type=str)
         ids = [int(ours_of[theirs[piece]]) for piece in pieces]
-        assert tokenizer.decode([[*ids, EOS], []]) == [text, ""]
+        unknown = int(ours_of[theirs["<unk>"]])
+        assert tokenizer.decode([[*ids, unknown, EOS, PAD], []]) == [text, ""]
     (ids,) = tokenizer.encode(["la casa"])
     source = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
     assert ids == [ours_of[theirs[piece]] for piece in source.encode("la casa", out_type=str)]
