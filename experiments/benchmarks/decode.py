@@ -63,6 +63,7 @@ PEERS = ("Hugging Face", "CTranslate2", "CTranslate2, int8")
 FIRST = "ours"  # what the others' tokens and times are compared with
 BEAMS = (1, 4)
 NEVER = -1e9
+SHARE = 0.3  # of what a sub-layer adds in what it is added to
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
@@ -141,9 +142,9 @@ SIZES = {
 def weights(size: Size) -> dict[str, np.ndarray]:
     """A MarianMTModel's tensors: random, but what none must say is out of reach.
 
-    Matrices keep the variance of what they are given, and scores have a deviation of 2, so that few
-    are near to a tie. Norms' scales are of either sign, so that a word is not followed by itself
-    for ever. Decoding starts from a vector of zeros, as in all of Marian's models.
+    Scores have a deviation of 2, so that few are near to a tie. A sub-layer adds less than what it
+    is given, and norms' scales are of either sign: so the next word depends on the last one, on its
+    place and on the source, and is another. Decoding starts from zeros, as in all Marian models.
     """
     random, D, F = np.random.default_rng(0), size.d_model, size.d_ff
     tensors = {}
@@ -160,7 +161,8 @@ def weights(size: Size) -> dict[str, np.ndarray]:
         for path in (f"model.{side}.layers.{i}" for i in range(size.layers)):
             linears = {f"{a}.{kind}": (D, D) for a in names for kind in PROJECTIONS}
             for name, shape in {**linears, "fc1": (F, D), "fc2": (D, F)}.items():
-                normal(f"{path}.{name}.weight", shape, shape[1] ** -0.5)
+                gain = SHARE if name.endswith(("out_proj", "fc2")) else 1.0
+                normal(f"{path}.{name}.weight", shape, gain * shape[1] ** -0.5)
                 normal(f"{path}.{name}.bias", shape[:1], 0.1)
             for name in (*names, "final"):
                 norm = f"{path}.{name}_layer_norm"
