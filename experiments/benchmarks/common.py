@@ -1,8 +1,13 @@
-"""What the benchmarks share: what a result says of its making, and pictures."""
+"""What the benchmarks share: what a result says of its making, what a machine can do, pictures."""
 
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from transformer import runtime
 
@@ -27,6 +32,39 @@ def record(module: str, arguments: Sequence[str], **results: Any) -> dict[str, A
         "flags": {key: value for key, value in flags.items() if not key.endswith("_DIR")},
         **results,
     }
+
+
+def matrix_rate(size: int = 2_048) -> float:
+    """FLOP/s of a large square product, the best of several: NumPy's on a CPU, else bfloat16."""
+    if jax.default_backend() == "cpu":
+        x = np.random.default_rng(0).standard_normal((size, size), np.float32)
+        product: Callable[[], Any] = lambda: x @ x  # noqa: E731
+    else:
+        size = 8_192
+        x = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+        compiled = jax.jit(jnp.matmul)
+        product = lambda: compiled(x, x).block_until_ready()  # noqa: E731
+    return 2 * size**3 / _best(product)
+
+
+def memory_rate(mebibytes: int = 256) -> float:
+    """Bytes a second that NumPy copies, read and written, the best of several: one core's."""
+    source = np.ones(mebibytes * 2**20, np.uint8)
+    target = np.empty_like(source)
+    return 2 * source.nbytes / _best(lambda: np.copyto(target, source))
+
+
+def _best(call: Callable[[], Any], times: int = 10) -> float:
+    """Seconds of the fastest of several calls, after one that does not count."""
+    call()
+    return min(seconds(call) for _ in range(times))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def new_figure(panels: int) -> "Figure":

@@ -32,7 +32,7 @@ import numpy as np
 import optax
 
 from experiments import multi30k_en_de_tiny, wmt14_en_de_base, wmt14_en_de_big
-from experiments.benchmarks.common import record
+from experiments.benchmarks.common import matrix_rate, record
 from experiments.benchmarks.peers import Missing, Peer, environment
 from transformer import losses
 from transformer.batch import Batch, Source, Target
@@ -146,27 +146,6 @@ def prepare(case: Case, arrays: Path) -> tuple[float, Callable[[int], float]]:
 
     steps(1)
     return first, steps
-
-
-def matrix_rate(size: int = 2_048) -> float:
-    """FLOP/s of a large square product, the best of several: NumPy's on a CPU, else bfloat16."""
-    if jax.default_backend() == "cpu":
-        x = np.random.default_rng(0).standard_normal((size, size), np.float32)
-        product: Callable[[], Any] = lambda: x @ x  # noqa: E731
-    else:
-        size = 8_192
-        x = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
-        compiled = jax.jit(jnp.matmul)
-        product = lambda: compiled(x, x).block_until_ready()  # noqa: E731
-    product()
-    best = min(_seconds(product) for _ in range(10))
-    return 3 * size**3 / best
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def measure(

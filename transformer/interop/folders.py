@@ -1,0 +1,55 @@
+"""A folder as Hugging Face's `save_pretrained` writes it: JSON and safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transformer.errors import UserError
+
+WEIGHTS = "model.safetensors"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a JSON file.
+
+    Raises:
+        UserError: there is no such file, or no object in it.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; give a folder that save_pretrained wrote"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); fetch it again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not an object; fetch it again")
+    return found
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a folder by its name, in the dtype that it is stored in.
+
+    Raises:
+        UserError: there is no model.safetensors, it is damaged, or its reader is not installed.
+    """
+    try:
+        import safetensors
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise UserError(
+            f"{folder / WEIGHTS} needs safetensors to be read: pip install 'transformer[interop]'"
+        ) from error
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; where the weights are in another form or in several files, "
+            "load them with transformers and write them with save_pretrained(folder)"
+        )
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:  # pyright: ignore
+        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error

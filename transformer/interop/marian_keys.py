@@ -1,0 +1,157 @@
+"""What a MarianMTModel's config.json says, in our terms; what we cannot be is refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from transformer.config import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
+from transformer.errors import UserError
+
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}  # ours by theirs
+DEFAULTS = {  # MarianConfig's, for what config.json may leave out
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+}
+FIXED = {  # what other values would mean, our Transformer has no part for; absent is the same
+    "normalize_embedding": False,
+    "normalize_before": False,
+    "add_final_layer_norm": False,
+    "static_position_embeddings": True,
+}
+EPSILON = 1e-5  # of torch.nn.LayerNorm
+
+
+class Keys:
+    """config.json, read with a reason for what is refused."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        self._config = {**DEFAULTS, **config}
+        kind = config.get("model_type")
+        if kind != "marian":
+            raise UserError(f"model_type is {kind!r}; only marian's weights are read here")
+        for key, value in FIXED.items():
+            self.require(key, config.get(key, value) == value, f"{value} is all that we can do")
+
+    def get(self, key: str) -> Any:
+        if key not in self._config:
+            raise UserError(f"config.json has no {key}; fetch it again")
+        return self._config[key]
+
+    def said(self, key: str) -> Any:
+        """None where it is not."""
+        return self._config.get(key)
+
+    def whole(self, key: str, least: int = 1) -> int:
+        value = self.get(key)
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        self.require(key, good, f"it must be a whole number from {least} on")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.get(key)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        self.require(key, good, "it must be a number")
+        return float(value)
+
+    def same(self, key: str) -> int:
+        """Of encoder and decoder both."""
+        ours, theirs = (self.whole(f"{side}_{key}") for side in ("encoder", "decoder"))
+        self.require(f"decoder_{key}", ours == theirs, f"the encoder's is {ours}: we have but one")
+        return ours
+
+    def require(self, key: str, good: bool, why: str) -> None:
+        if not good:
+            raise UserError(f"config.json: {key} is {self.said(key)!r}; {why}")
+
+
+def model_config(keys: Keys) -> ModelConfig:
+    """Ours; what training alone would read is as in AIAYN, but for Marian's rates of dropout."""
+    D, H, V = keys.whole("d_model"), keys.same("attention_heads"), keys.whole("vocab_size")
+    keys.require("d_model", D % H == 0, f"{H} heads do not divide it")
+    keys.require("d_model", D % 2 == 0, "its positions need an even width")
+    target = keys.said("decoder_vocab_size")
+    keys.require(
+        "decoder_vocab_size", target in (None, V), f"vocab_size is {V}: we have one for both sides"
+    )
+    activation = keys.get("activation_function")
+    keys.require(
+        "activation_function", activation in ACTIVATIONS, f"choose one of {', '.join(ACTIVATIONS)}"
+    )
+    tied = "three_way" if keys.get("share_encoder_decoder_embeddings") else "two_way"
+    return ModelConfig(
+        family="transformer",
+        encoder_layers=keys.whole("encoder_layers"),
+        decoder_layers=keys.whole("decoder_layers"),
+        d_model=D,
+        d_ff=keys.same("ffn_dim"),
+        heads=H,
+        kv_heads=0,
+        d_k=D // H,
+        d_v=D // H,
+        dropout=keys.number("dropout"),
+        attention_dropout=keys.number("attention_dropout"),
+        layer_drop=0.0,
+        readout="position",
+        patch=1,
+        norm="post",
+        norm_function="layer_norm",
+        norm_epsilon=EPSILON,
+        qk_norm=False,
+        sublayers="sequential",
+        feed_forward=ACTIVATIONS[activation],
+        feed_forward_bias=True,
+        attention_bias=True,
+        tied=tied if keys.get("tie_word_embeddings") else "none",
+        scale_embeddings=bool(keys.get("scale_embedding")),
+        logits_bias=True,
+        logit_soft_cap=0.0,
+        initializer="xavier_uniform",
+        width_scaling="none",
+        base_d_model=D,
+        base_d_k=D // H,
+        dtype="auto",
+        unroll=False,
+        remat="none",
+        positions=PositionsConfig(
+            scheme="sinusoidal_halves",
+            length=keys.whole("max_position_embeddings"),
+            rotary_base=10_000.0,
+            t5_buckets=32,
+            t5_max_distance=128,
+            shaw_clip=16,
+        ),
+        attention=AttentionConfig(backend="auto"),
+        recurrent=RecurrentConfig(
+            d_hidden=D,
+            bidirectional=True,
+            attention="luong_general",
+            input_feeding=False,
+            variational_dropout=False,
+            unroll=1,
+        ),
+        vocab_size=V + 1,
+    )
+
+
+def ids_of(keys: Keys) -> Int[np.ndarray, " V"]:
+    """Their id of each of ours: see the module."""
+    size = keys.whole("vocab_size")
+    names = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
+    pad, start, eos = special = [keys.whole(name, least=0) for name in names]
+    for name, value in zip(names, special, strict=True):
+        keys.require(name, value < size, f"the vocabulary has {size} rows")
+    keys.require("eos_token_id", eos != pad, "the padding is the same")
+    for name, expected in (("forced_eos_token_id", eos), ("bad_words_ids", [[pad]])):
+        said = keys.said(name)
+        why = f"{expected} is all that our searches do"
+        keys.require(name, said in (None, expected), why)
+    others = [i for i in range(size) if i not in (pad, eos)]
+    return np.array([pad, start, eos, *others], np.int32)
