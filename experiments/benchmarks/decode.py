@@ -57,6 +57,7 @@ REQUIREMENTS = (
 # Ours: the name of a row, and what more `Translator` is given for it.
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
+    "ours, int8": {"weights": "int8"},
 }
 PROGRAM = "decode_peers.py"
 PEERS = ("Hugging Face", "CTranslate2", "CTranslate2, int8")
