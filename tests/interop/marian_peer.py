@@ -16,10 +16,13 @@ config = MarianConfig(**request["config"])
 torch.manual_seed(0)
 model = MarianMTModel(config).eval()
 with torch.no_grad():
+    # What sub-layers add is little, and norms' scales are of either sign: then a word is not
+    # followed by itself for ever.
     for name, parameter in model.named_parameters():
         if "embed_positions" not in name:
-            parameter.normal_(0.0, 0.1 if parameter.dim() == 1 else 0.3)
-        if "norm.weight" in name:  # of either sign: the word just read is not the likeliest next
+            little = parameter.dim() == 1 or "out_proj" in name or "fc2" in name
+            parameter.normal_(0.0, 0.1 if little else 0.3)
+        if "norm.weight" in name:
             parameter += torch.randn_like(parameter).sign()
     model.final_logits_bias.normal_(std=0.3)
     model.final_logits_bias[0, config.eos_token_id] = request["eos_bias"]

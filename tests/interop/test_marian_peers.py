@@ -76,10 +76,10 @@ def test_it_is_the_same_model(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 @pytest.mark.peers
 def test_greedy_search_ends_where_theirs_does(tmp_path: Path) -> None:
-    said, imported = both(tmp_path, CONFIG, eos_bias=2.0)
+    said, imported = both(tmp_path, CONFIG, eos_bias=3.5)
     limits = [len(source) + EXTRA for source in SOURCES]
     lengths = [len(ids) for ids in said["greedy"]]
-    assert lengths != limits and max(lengths) > 1, "some end before the limit"
+    assert len({*map(int.__sub__, limits, lengths)}) > 2, "some end before the limit"
     assert translated(imported, beam=1) == said["greedy"]
 
 
