@@ -64,25 +64,26 @@ def _best_of_parts(
 ) -> tuple[Float[Array, "B W C"], Int[Array, "B W C"]]:
     """`top_k` of what is allowed, -inf elsewhere; among equals the lower index, as there.
 
-    The C best are among the C parts whose own best are best: only those are looked at closely.
+    The C best are among the C parts whose own best are best, and what is left behind whole parts.
     """
     B, W, V = x_BWV.shape
-    parts = -(-V // PART)
-    if parts <= 2 * count:
-        ids_11V = jnp.arange(V, dtype=jnp.int32)[None, None]
-        found_BWC, ids_BWC = jax.lax.top_k(jnp.where(allowed(ids_11V), x_BWV, -jnp.inf), count)
-        return found_BWC, ids_BWC
-    x_BWPV = jnp.pad(x_BWV, ((0, 0), (0, 0), (0, parts * PART - V))).reshape(B, W, parts, PART)
-    ids_PV = jnp.arange(parts * PART, dtype=jnp.int32).reshape(parts, PART)
-    there = lambda ids: allowed(ids) & (ids < V)  # noqa: E731
-    best_BWP = jnp.max(jnp.where(there(ids_PV[None, None]), x_BWPV, -jnp.inf), axis=3)
-    _, chosen_BWC = jax.lax.top_k(best_BWP, count)
-    chosen_BWC = jnp.sort(chosen_BWC, axis=2)  # so that among equals the lower index comes first
-    ids_BWCV = jnp.take(ids_PV, chosen_BWC, axis=0)
-    x_BWCV = jnp.take_along_axis(x_BWPV, chosen_BWC[..., None], axis=2)
-    x_BWN = jnp.where(there(ids_BWCV), x_BWCV, -jnp.inf).reshape(B, W, -1)
-    found_BWC, places_BWC = jax.lax.top_k(x_BWN, count)
-    return found_BWC, jnp.take_along_axis(ids_BWCV.reshape(B, W, -1), places_BWC, axis=2)
+    parts, ids_V = V // PART, jnp.arange(V, dtype=jnp.int32)
+    candidates_BWN = jnp.broadcast_to(ids_V, x_BWV.shape)
+    if parts > 2 * count:
+        whole = parts * PART
+        masked_BWV = jnp.where(allowed(ids_V[None, None, :whole]), x_BWV[..., :whole], -jnp.inf)
+        best_BWP = jnp.max(masked_BWV.reshape(B, W, parts, PART), axis=3)
+        _, chosen_BWC = jax.lax.top_k(best_BWP, count)
+        chosen_BWC = jnp.sort(chosen_BWC, axis=2)  # so that among equals the lower index is first
+        inside_BWN = (chosen_BWC[..., None] * PART + ids_V[None, None, None, :PART]).reshape(
+            B, W, count * PART
+        )
+        candidates_BWN = jnp.concatenate([inside_BWN, candidates_BWN[..., whole:]], axis=2)
+        x_BWV = jnp.take_along_axis(x_BWV, candidates_BWN, axis=2)
+    found_BWC, places_BWC = jax.lax.top_k(
+        jnp.where(allowed(candidates_BWN), x_BWV, -jnp.inf), count
+    )
+    return found_BWC, jnp.take_along_axis(candidates_BWN, places_BWC, axis=2)
 
 
 def score_factors(penalty: Penalty, length: int) -> Float[Array, "L"]:
