@@ -11,10 +11,12 @@ scaling holds where a chip's work stays flat and what it sends stays near what i
     sent    bytes over links, at most 1.1 times the least (`transformer.planning.compiled.least`
             derives it)
 
-Rows are kept in --json as they come: stopped, or asked for more --cases, it does what is missing.
+All logits are held at once (training.loss_chunks=1), which 95 GiB allow. Rows are kept in --json as
+they come: stopped, or asked for more --cases, it does what is missing.
 """
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -85,6 +87,7 @@ class Case:
     def config(self) -> Config:
         tree = wmt14_en_de_big.get_config()
         tree.update_from_flattened_dict({f"mesh.{axis}": size for axis, size in self.mesh.items()})
+        tree.training.loss_chunks = 1
         return from_dict(tree.to_dict())
 
     @property
@@ -94,10 +97,21 @@ class Case:
         return digest_of({"asked": asked})
 
 
-def measure(case: Case, libtpu: Path) -> dict[str, Any]:
-    """A case's row: all numbers are of one chip in one step."""
+def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
+    """A case's row: all numbers are of one chip in one step.
+
+    Args:
+        programs: the folder where what was compiled is kept, and found again.
+    """
     topology = TOPOLOGIES[case.chips]
-    program = tpu.compile_step(case.config, topology, case.rows, LENGTH, libtpu=libtpu, flags=FLAGS)
+    kept = programs and programs / f"{case.key}.json"
+    if kept and kept.exists():
+        program = tpu.Program(**json.loads(kept.read_text()))
+    else:
+        asked = (case.config, topology, case.rows, LENGTH)
+        program = tpu.compile_step(*asked, libtpu=libtpu, flags=FLAGS)
+        if kept:
+            write_json(kept, dataclasses.asdict(program))
     cost = compiled.Cost.of(program.text, case.mesh)
     assert program.least is not None
     return {
@@ -202,16 +216,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--cases", nargs="+", default=CASES, metavar="MESH:CHIPS")
     parser.add_argument("--tokens", type=int, default=4_096, help="of a chip, each side")
     parser.add_argument("--libtpu", type=Path, default=LIBTPU, help="where it is installed")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="keeps compiled programs")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--png", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
 
     known: dict[str, Any] = {}
-    if options.json and options.json.exists():
+    if options.json and options.json.exists() and not options.results:
         known = {row["key"]: row for row in json.loads(options.json.read_text())["rows"]}
     rows = []
     for case in [Case(name, options.tokens) for name in options.cases]:
-        rows.append(known.get(case.key) or measure(case, options.libtpu))
+        rows.append(known.get(case.key) or measure(case, options.libtpu, options.results))
         known.setdefault(case.key, rows[-1])
         if options.json:
             settings = {"tokens": options.tokens, "length": LENGTH, "flags": list(FLAGS)}
@@ -226,8 +241,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _public(arguments: Sequence[str]) -> list[str]:
-    """Without where this machine keeps libtpu."""
-    return [argument for argument in arguments if not argument.startswith("--libtpu")]
+    """Without folders of this machine."""
+    return [x for x in arguments if not x.startswith(("--libtpu", "--results"))]
 
 
 if __name__ == "__main__":

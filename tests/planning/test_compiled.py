@@ -107,8 +107,7 @@ def test_the_least_of_fsdp_gathers_layers_twice_and_the_embedding_once() -> None
 def test_the_dtype_of_computation_travels() -> None:
     n = parameters_of()
     found = least(config(**{"model.dtype": "bfloat16"}), testing.layout(data=8), 8, 16)
-    whole, half = n["table"] + n["norms"], n["layers"] + n["down_bias"] + n["up_bias"]
-    assert found == {"data": pytest.approx(2 * 7 / 8 * (4 * whole + 2 * half))}
+    assert found == {"data": pytest.approx(2 * 7 / 8 * 2 * (sum(n.values()) + n["norms"]))}
 
 
 def test_the_least_of_tensor_parallelism_sums_vectors_in_every_sublayer() -> None:

@@ -53,16 +53,18 @@ def test_an_asynchronous_one_counts_once() -> None:
     assert [one.kind for one in found] == ["all-gather", "collective-permute", "collective-permute"]
 
 
-def test_a_tpus_reduce_scatter_is_a_fusion() -> None:
-    before = (
-        "%all-reduce-scatter.1 (p: bf16[4,6]) -> bf16[1,6] {\n"
+def test_tpus_reduce_scatters_are_fusions_and_count_each() -> None:
+    """Those that it combined all have one channel."""
+    before = "".join(
+        f"%all-reduce-scatter.{n} (p: bf16[4,6]) -> bf16[1,6] {{\n"
         "  %p = bf16[4,6]{1,0} parameter(0)\n"
         f"  %r = bf16[4,6]{{1,0}} all-reduce(%p), {ALL}\n"
         "  ROOT %s = bf16[1,6]{1,0} dynamic-slice(%r), dynamic_slice_sizes={1,6}\n}\n"
+        for n in (1, 2)
     )
-    fusion = "%y = bf16[1,6] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1"
-    (found,) = module(X, fusion, before=before).collectives
-    assert (found.kind, found.sent) == ("reduce-scatter", 36)
+    fusion = "bf16[1,6] fusion(%x), kind=kCustom, calls=%all-reduce-scatter"
+    found = module(X, f"%y = {fusion}.1", f"%z = {fusion}.2", before=before).collectives
+    assert [(one.kind, one.sent) for one in found] == 2 * [("reduce-scatter", 36)]
 
 
 GROUPS = {

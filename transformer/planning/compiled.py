@@ -89,13 +89,12 @@ def least(config: Config, layout: Layout, rows: int, length: int) -> dict[str, f
     a chip's once they are gathered over f (tensor has split it before).
 
         all-gather over f        k (f - 1) / f · n · w
-        reduce-scatter over f      (f - 1) / f · n · v      of the gradient
-        all-reduce over d        2 (d - 1) / d · n / f · v  of what is left of it
+        reduce-scatter over f      (f - 1) / f · n · w      of the gradient
+        all-reduce over d        2 (d - 1) / d · n / f · w  of what is left of it
 
     k is 2 in the loops over layers, forward and, since nothing keeps it, backward (Rajbhandari et
-    al. 2020, §7.2), and 1 elsewhere: the embedding is kept. w and v, of an element gathered and of
-    its gradient, are bytes of the dtype of computation, but 4 where float32 is computed with: for
-    norms, and for the gradient of the embedding, which sums over the loss's chunks.
+    al. 2020, §7.2), and 1 elsewhere: the embedding is kept. w is the bytes of the dtype of
+    computation, but 4 for norms, which float32 computes.
 
     Over t devices (tensor), the rows · length / (d f) positions' vectors of D that a chip computes
     are summed after each product with a split sum (Shoeybi et al. 2020, §3): a times
@@ -136,10 +135,10 @@ def least(config: Config, layout: Layout, rows: int, length: int) -> dict[str, f
         copies = [axis for axis in batch if axis not in axes]
         f, d = (math.prod(mesh[axis] for axis in some) for some in (splits, copies))
         n = math.prod(leaf.value.shape) * f // math.prod(mesh[axis] for axis in axes)
-        v = FLOAT32 if "norm" in name or "table" in name else w
-        gathered = n * (FLOAT32 if "norm" in name else w) * (2 if "layers" in leaf.names else 1)
-        sent[" x ".join(splits)] += (f - 1) / f * (gathered + n * v)
-        sent[" x ".join(copies)] += 2 * (d - 1) / d * n / f * v
+        bytes = n * (FLOAT32 if "norm" in name else w)
+        times = 2 if "layers" in leaf.names else 1
+        sent[" x ".join(splits)] += (times + 1) * (f - 1) / f * bytes
+        sent[" x ".join(copies)] += 2 * (d - 1) / d * bytes / f
     t = layout.split("mlp")
     vectors = 4 * c.encoder_layers + 6 * c.decoder_layers + 4
     positions = rows * length // layout.split("batch")

@@ -195,8 +195,8 @@ class Module:
         """Each once, `times` saying how often.
 
         A TPU's compiler writes an asynchronous one once for each piece of work that it overlaps,
-        all with one channel (permutes share theirs, and count each); and a reduce-scatter as a
-        computation of that name with an all-reduce in it.
+        all with one channel; and a reduce-scatter as a computation of that name with an all-reduce
+        in it. These, and permutes, share channels, and count each.
         """
         found: dict[object, Collective] = {}
         for name, lines in self.computations.items():
@@ -204,15 +204,16 @@ class Module:
                 kind = line.opcode.removesuffix("-start")
                 if kind not in KINDS or not self.runs[name]:
                     continue
+                each = kind == "collective-permute" or name.startswith("all-reduce-scatter")
                 if name.startswith("all-reduce-scatter"):
                     kind = "reduce-scatter"
-                channel = re.search(r"channel_id=(\d+)", line.attributes)
-                channel = channel[1] if channel and kind != "collective-permute" else None
-                key = (kind, channel) if channel else (name, line.name)
+                channel = None if each else re.search(r"channel_id=(\d+)", line.attributes)
+                shapes = tuple(shape for x in line.operands for shape in lines[x].shapes)
+                key = (kind, channel[1], shapes) if channel else (name, line.name)
                 source = re.search(r'op_name="([^"]*)"', line.attributes)
                 found[key] = Collective(
                     kind,
-                    tuple(shape for x in line.operands for shape in lines[x].shapes),
+                    shapes,
                     _groups(line.attributes),
                     self.runs[name],
                     source[1] if source else "",
