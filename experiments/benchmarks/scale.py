@@ -11,8 +11,23 @@ scaling holds where a chip's work stays flat and what it sends stays near what i
     sent    bytes over links, at most 1.1 times the least (`transformer.planning.compiled.least`
             derives it)
 
-All logits are held at once (training.loss_chunks=1), which 95 GiB allow. Rows are kept in --json as
-they come: stopped, or asked for more --cases, it does what is missing.
+All logits are held at once (training.loss_chunks=1), which 95 GiB allow: with fsdp each chunk's
+gradient of the output table would travel by itself (8 chunks: 1,061 MB a step on 8 chips, not 133).
+
+What is sent beyond the least, by mesh:
+
+    data         nothing
+    data-fsdp    the embedding's gradient is all-reduced whole, where a scatter and an all-reduce
+                 of a part would do (133 MB, not 76, on 8 chips); weights of 1,024 rows are padded
+                 to 1,152 to be scattered
+    fsdp         all over 64 and more chips, shards are 16 and fewer of D = 1,024, which the
+                 compiler does not gather but all-reduces, padded with zeros: twice the bytes. Use
+                 data x fsdp. On 8 chips, gradients go round in rings of 8 sends, not 7
+    data-tensor  backward, the gradients by a sub-layer's input of queries, keys and values, and by
+                 the memory, of every layer's keys and values, are summed over the chips one by one,
+                 not as one: 96 vectors a position, not 61, in 6 + 6 layers
+
+Rows are kept in --json as they come: stopped, or asked for more --cases, it does what is missing.
 """
 
 import argparse
@@ -202,6 +217,7 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for axes in figure.axes:
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, labels=map(str, ticks))
+        axes.margins(y=0.1)
         axes.set(xlabel="chips", ylim=(0, None))
         axes.legend(frameon=False, fontsize=9)
     write_figure(path, figure)
