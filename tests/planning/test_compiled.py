@@ -137,7 +137,7 @@ class TestOnTpu:
         """An embedding's three gradients travel as one."""
         sizes = {"data": 8, "fsdp": 1, "tensor": 1, "sequence": 1}
         changes = {f"mesh.{axis}": size for axis, size in sizes.items()}
-        wide = {"model.d_model": 512, "model.d_ff": 512, "training.loss_chunks": 1}
+        wide = {"model.d_model": 512, "model.d_ff": 512, "data.tokenizer.vocab_size": 1_280}
         step = config(**changes, **wide)
         program = tpu.compile_step(step, "v5e:2x4", 64, 16, libtpu=LIBTPU)
         cost = Cost.of(program.text, sizes)
