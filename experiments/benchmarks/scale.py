@@ -20,12 +20,11 @@ What is sent beyond the least, by mesh:
     data-fsdp    the embedding's gradient is all-reduced whole, where a scatter and an all-reduce
                  of a part would do (133 MB, not 76, on 8 chips); weights of 1,024 rows are padded
                  to 1,152 to be scattered
-    fsdp         all over 64 and more chips, shards are 16 and fewer of D = 1,024, which the
-                 compiler does not gather but all-reduces, padded with zeros: twice the bytes. Use
-                 data x fsdp. On 8 chips, gradients go round in rings of 8 sends, not 7
-    data-tensor  backward, the gradients by a sub-layer's input of queries, keys and values, and by
-                 the memory, of every layer's keys and values, are summed over the chips one by one,
-                 not as one: 96 vectors a position, not 61, in 6 + 6 layers
+    fsdp         the same; on 8 chips gradients go round in rings of 8 sends, not 7. All over 64
+                 and more chips, shards are 16 and fewer of D = 1,024, which the compiler does not
+                 gather but all-reduces, padded with zeros: twice the bytes. Use data x fsdp
+    data-tensor  backward, gradients by what queries, keys and values read, and by the memory, are
+                 summed over the chips one by one, not as one: 99 vectors a position, not 64
 
 Rows are kept in --json as they come: stopped, or asked for more --cases, it does what is missing.
 """
