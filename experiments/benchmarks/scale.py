@@ -207,9 +207,8 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         color = f"C{number}"
         left.plot(chips, [row["flops"] / 1e12 for row in mine], "o-", color=color, label=mesh)
         for of, style in (("sent", "o-"), ("least", ":")):
-            label = mesh if of == "sent" else None
             values = [sum(row[of].values()) / 1e9 for row in mine]
-            right.plot(chips, values, style, color=color, label=label)
+            right.plot(chips, values, style, color=color)
     left.set(ylabel="TFLOP a chip and step")
     right.set(ylabel="GB sent a chip and step (dotted: the least)")
     ticks = sorted({row["chips"] for row in rows})
@@ -218,7 +217,7 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axes.set_xticks(ticks, labels=map(str, ticks))
         axes.margins(y=0.1)
         axes.set(xlabel="chips", ylim=(0, None))
-        axes.legend(frameon=False, fontsize=9)
+    left.legend(frameon=False, fontsize=9)
     write_figure(path, figure)
 
 
