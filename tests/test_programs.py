@@ -22,12 +22,12 @@ import pytest
 
 from experiments import base
 from tests import golden_text
-from tests.tpu_aot.compile_step import lowered_step
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
 from transformer.decoding.translate import Translator
 from transformer.experiment_files import load_config
 from transformer.models import build_model, parameters
+from transformer.planning.compiled import lowered_step
 from transformer.sharding import Layout
 
 FOLDER = Path(base.__file__).parent

@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,3 +209,17 @@ def test_lengths_are_split_unless_the_layout_keeps_them_whole() -> None:
     assert {shard.data.shape for shard in whole.addressable_shards} == {(1, 12)}
     with pytest.raises(UserError, match=r"'length' has size 11, .* sequence = 4 do not divide"):
         layout.place(rows[:, :11], 2)
+
+
+def test_a_mesh_that_no_whole_rings_make_up_takes_parts_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As JAX refuses 4 chips of a TPU's rings of 8."""
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 1 of size 4")
+
+    monkeypatch.setattr("transformer.sharding.jax.make_mesh", refuses)
+    mesh = testing.layout(data=2, fsdp=4).mesh
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1, "sequence": 1}
+    assert {device.id for device in mesh.devices.flat} == set(range(8))

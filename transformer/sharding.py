@@ -18,6 +18,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -46,12 +47,7 @@ class Layout:
     def __init__(self, axes: Mapping[str, int], rules: Rules, devices: Sequence[Any] | None = None):
         devices = jax.devices() if devices is None else devices
         sizes = _sizes(dict(axes), len(devices))
-        self.mesh: Mesh = jax.make_mesh(
-            tuple(sizes.values()),
-            tuple(sizes),
-            axis_types=(AxisType.Auto,) * len(sizes),
-            devices=list(devices),
-        )
+        self.mesh = _mesh(sizes, list(devices))
         self.rules = {logical: tuple(names) for logical, names in rules}
         for logical, names in self.rules.items():
             for name in names:
@@ -235,6 +231,20 @@ LOGICAL_AXES = [
     "vocab",
     "layers",
 ]
+
+
+def _mesh(sizes: dict[str, int], devices: list[Any]) -> Mesh:
+    """Devices along the mesh's axes, neighbours next to each other where the hardware has them.
+
+    JAX gives each axis whole rings of a TPU's torus, and refuses what no rings make up (4 of rings
+    of 8): that axis is then a part of a ring.
+    """
+    shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(sizes)
+    try:
+        return jax.make_mesh(shape, tuple(sizes), axis_types=types, devices=devices)
+    except NotImplementedError:
+        parted = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(parted, tuple(sizes), axis_types=types)
 
 
 def _sizes(axes: dict[str, int], devices: int) -> dict[str, int]:

@@ -8,21 +8,21 @@ libtpu. The counts are of the optimised program's text: a collective in a loop's
 however often the loop runs. Layers are one loop, hops of a ring another, the loss's chunks a third.
 """
 
-import fcntl
-import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+from experiments import wmt14_en_de_big
+from transformer.config import from_dict
+from transformer.planning.compiled import peak_bytes
+from transformer.planning.hlo import Module
+from transformer.planning.tpu import Program, compile_step
 
 ROOT = Path(__file__).parents[2]
 LIBTPU = ROOT / ".venv" / "libtpu"  # where nothing else finds it
@@ -79,72 +79,37 @@ AXES = ("data", "fsdp", "tensor", "sequence")  # of a mesh, as devices are numbe
 @dataclass(frozen=True)
 class Compiled:
     case: Case
-    program: str  # optimised HLO
-    errors: str  # what the compiler wrote on standard error
-    report: dict[str, float]
+    program: Program
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def compiled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Compiled]:
-    """A process of its own: libtpu is loaded once in one, and by one at a time on a machine."""
-    case, folder = request.param, tmp_path_factory.mktemp("aot")
+def compiled(request: pytest.FixtureRequest) -> Iterator[Compiled]:
+    case = request.param
+    tree = wmt14_en_de_big.get_config()
     mesh = {f"mesh.{axis}": size for axis, size in case.mesh.items()}
-    asked = {
-        "experiment": EXPERIMENT,
-        "topology": case.topology,
-        "rows": case.rows,
-        "length": case.length,
-        "changes": {**mesh, **case.changes},
-    }
-    (folder / "request.json").write_text(json.dumps(asked))
-    environment = {
-        **{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"},
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{LIBTPU}",
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "TPU_STDERR_LOG_LEVEL": "1",  # warnings, which else go to a file alone
-        "TPU_LOG_DIR": "disabled",
-    }
-    command = [sys.executable, str(Path(__file__).with_name("compile_step.py"))]
-    with open(Path(tempfile.gettempdir()) / "transformer-libtpu.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(
-            [*command, str(folder / "request.json"), str(folder)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1_200,
-        )
-    assert done.returncode == 0, done.stderr[-4_000:]
-    report = json.loads((folder / "report.json").read_text())
-    print(case.name, report)
-    yield Compiled(case, (folder / "program.txt").read_text(), done.stderr, report)
+    tree.update_from_flattened_dict({**mesh, **case.changes})
+    config = from_dict(tree.to_dict())
+    program = compile_step(config, case.topology, case.rows, case.length, libtpu=LIBTPU)
+    print(case.name, program.memory, program.seconds)
+    yield Compiled(case, program)
 
 
 def test_fits_the_chip(compiled: Compiled) -> None:
-    report = compiled.report
-    new_outputs = report["output_bytes"] - report["alias_bytes"]
-    needed = report["argument_bytes"] + report["temp_bytes"] + new_outputs
-    assert needed <= MEMORY[compiled.case.topology.split(":")[0]], report
+    memory = compiled.program.memory
+    assert peak_bytes(memory) <= MEMORY[compiled.case.topology.split(":")[0]], memory
     # The state is donated: all but the metrics is written where it was read.
-    assert new_outputs < 2**20, report
+    assert memory["output"] - memory["alias"] < 2**20, memory
 
 
 def test_runs_the_pallas_kernel(compiled: Compiled) -> None:
     """Forward, and both backward passes, of splash: as TPU kernels, not interpreted."""
-    kernels = [line for line in compiled.program.splitlines() if '"tpu_custom_call"' in line]
+    kernels = [line for line in compiled.program.text.splitlines() if '"tpu_custom_call"' in line]
     for name in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"):
         assert any(name in line for line in kernels), name
 
 
 def test_collectives_are_those_of_the_mesh(compiled: Compiled) -> None:
-    found = collectives(compiled.program, compiled.case.mesh)
+    found = collectives(compiled.program.text, compiled.case.mesh)
     assert set(found) == compiled.case.kinds, found
     path = GOLDEN / f"{compiled.case.name}.txt"
     text = golden_text(compiled.case, found)
@@ -156,8 +121,10 @@ def test_collectives_are_those_of_the_mesh(compiled: Compiled) -> None:
 
 def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
     """The partitioner's warning that it found no way but to copy an array to every device."""
-    assert re.search(r"^W\d+ ", compiled.errors, re.MULTILINE), "warnings are not on stderr"
-    found = [line for line in compiled.errors.splitlines() if "full rematerialization" in line]
+    assert re.search(r"^W\d+ ", compiled.program.errors, re.MULTILINE), "warnings are not on stderr"
+    found = [
+        line for line in compiled.program.errors.splitlines() if "full rematerialization" in line
+    ]
     assert not found, "\n".join(found)
 
 
@@ -176,45 +143,11 @@ def golden_text(case: Case, found: Counter[str]) -> str:
     )
 
 
-KINDS = (
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "collective-broadcast",
-    "collective-permute",
-    "ragged-all-to-all",
-    "reduce-scatter",
-)
-COLLECTIVE = re.compile(rf" ({'|'.join(KINDS)})(?:-start)?\((?:.*channel_id=(\d+))?")
-
-
 def collectives(program: str, mesh: dict[str, int]) -> Counter[str]:
-    """Kind → how many; of permutes, over which axes of the mesh.
-
-    An asynchronous one is written once for each piece of work that it overlaps, with one channel;
-    permutes share theirs, and count each. The TPU's compiler writes a reduce-scatter as a
-    computation of that name with an all-reduce in it.
-    """
-    found: set[tuple[str, str]] = set()
-    computation = ""
-    for number, line in enumerate(program.splitlines()):
-        if line.endswith("{") and not line.startswith(" "):
-            computation = line
-        if match := COLLECTIVE.search(line):
-            kind, channel = match.groups()
-            if kind == "collective-permute":
-                kind, channel = f"{kind} over {permuted(line, mesh)}", None
-            elif computation.startswith("%all-reduce-scatter"):
-                kind = "reduce-scatter"
-            found.add((kind, channel or f"line {number}"))
-    return Counter(kind for kind, _ in found)
-
-
-def permuted(line: str, mesh: dict[str, int]) -> str:
-    """The axes of the mesh along which a permute sends."""
-    text = line.split("source_target_pairs={")[1].split("}}")[0]
-    pairs = np.array(re.findall(r"(\d+),(\d+)", text), dtype=int)
-    shape = [mesh.get(axis, 1) for axis in AXES]
-    origins, targets = (np.unravel_index(devices, shape) for devices in pairs.T)
-    moved = [a for a, o, t in zip(AXES, origins, targets, strict=True) if (o != t).any()]
-    return " x ".join(moved)
+    """Kind → how many; of permutes, over which axes of the mesh."""
+    sizes = {axis: mesh.get(axis, 1) for axis in AXES}
+    found: Counter[str] = Counter()
+    for one in Module(program).collectives:
+        along = f" over {' x '.join(one.axes(sizes))}" if one.kind == "collective-permute" else ""
+        found[one.kind + along] += 1
+    return found

@@ -1,0 +1,65 @@
+"""The benchmark of scale: its cases, its judgement, what it does not do twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.benchmarks import scale
+from experiments.benchmarks.scale import Case, judged
+from transformer.config import Config
+from transformer.planning.tpu import Program
+
+TEXT = """HloModule step
+
+ENTRY %main (x: bf16[512,6]) -> bf16[512,6] {
+  %x = bf16[512,6]{1,0} parameter(0)
+  %y = bf16[6,512]{1,0} parameter(1)
+  %p = f32[512,512]{1,0} dot(%x, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %r = bf16[512,6]{1,0} all-reduce(%x), channel_id=1, replica_groups=[1,8]<=[8]
+}
+"""
+SENT = 2 * 7 / 8 * 512 * 6 * 2
+
+
+def test_a_mesh_takes_all_chips_and_the_tokens_of_each() -> None:
+    assert Case("data-tensor:64", 4_096).mesh == {"data": 16, "fsdp": 1, "tensor": 4, "sequence": 1}
+    assert Case("fsdp:512", 4_096).mesh == {"data": 1, "fsdp": 512, "tensor": 1, "sequence": 1}
+    assert Case("data:512", 4_096).rows * scale.LENGTH == 512 * 4_096
+    assert Case("data:8", 4_096).key != Case("data:8", 2_048).key
+
+
+def test_a_row_holds_within_both_bounds_of_its_own_mesh() -> None:
+    rows = [
+        {"case": "data:8", "flops": 100.0, "ratio": 1.0},
+        {"case": "data:64", "flops": 103.1, "ratio": 1.0},
+        {"case": "data:512", "flops": 102.9, "ratio": 1.11},
+        {"case": "fsdp:8", "flops": 200.0, "ratio": 1.09},
+    ]
+    assert [row["holds"] for row in judged(rows)] == [True, False, False, True]
+
+
+def test_what_was_measured_is_not_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    compiled = []
+
+    def compile_step(config: Config, topology: str, *_: Any, **__: Any) -> Program:
+        compiled.append((topology, config.mesh.data))
+        memory = {"argument": 2**30, "output": 0, "alias": 0, "temp": 2**30}
+        return Program(TEXT, "", memory, {"data": SENT / 1.2}, {"trace": 1.0, "compile": 2.0})
+
+    monkeypatch.setattr(scale.tpu, "compile_step", compile_step)
+    path, picture = tmp_path / "scale.json", tmp_path / "scale.png"
+    arguments = [f"--json={path}", f"--png={picture}", f"--libtpu={tmp_path}", "--cases", "data:8"]
+    scale.main(arguments)
+    scale.main([*arguments, "data:16"])
+    assert compiled == [("v5p:2x2x2", 8), ("v5p:2x2x4", 16)]
+    result = json.loads(path.read_text())
+    row = result["rows"][0]
+    assert (row["flops"], row["sent"]) == (2 * 512 * 512 * 6, {"data": SENT})
+    assert row["ratio"] == pytest.approx(1.2)
+    assert str(tmp_path) not in result["command"].replace(str(path), "").replace(str(picture), "")
+    assert "exceeded" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
