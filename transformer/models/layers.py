@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -90,6 +91,25 @@ class Embedding(nn.Module):
         if c.logit_soft_cap:  # within ± the cap (Gemma 2, 2024, §2)
             logits_BTV = c.logit_soft_cap * jnp.tanh(logits_BTV / c.logit_soft_cap)
         return constrain(logits_BTV, "batch", "length", "vocab")
+
+
+def with_whole_tables(params: Any, dtype: Any) -> Any:
+    """A model's parameters, the tables of its `Embedding` whole along their width and in a dtype.
+
+    A table is read up to three times: by source, target and output. Gathered and cast once, for
+    all of them, its gradients are summed before they travel between devices, and travel once.
+    """
+
+    @jax.custom_vjp
+    def whole(table_VD: Array) -> Array:
+        return constrain(table_VD.astype(dtype), "vocab", None)
+
+    def backward(_: None, d_VD: Array) -> tuple[Array]:
+        return (constrain(d_VD, "vocab", "embed").astype(jnp.float32),)
+
+    whole.defvjp(lambda table_VD: (whole(table_VD), None), backward)
+    leaves = {n: whole(x) if x.ndim == 2 else x for n, x in params["embedding"].items()}
+    return {**params, "embedding": leaves}
 
 
 def attention_split(layout: Layout) -> Split:

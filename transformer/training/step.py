@@ -18,10 +18,10 @@ from transformer.batch import Batch
 from transformer.config import DivergenceConfig, TrainingConfig
 from transformer.losses import LossSums, batch_loss
 from transformer.models import Seq2Seq, parameters
-from transformer.models.layers import compute_dtype
+from transformer.models.layers import compute_dtype, with_whole_tables
 from transformer.models.parameters import Params
 from transformer.rng import Stream
-from transformer.sharding import Layout, constrain, current
+from transformer.sharding import Layout, current
 from transformer.training.divergence import Trouble, Typical, judge
 from transformer.training.state import TrainState
 
@@ -57,7 +57,7 @@ def gradients(
         key = rng.key(state.seed, Stream.DROPOUT, state.step, number)
 
         def total(params: Params) -> tuple[Array, LossSums]:
-            params = _with_whole_tables(params, compute_dtype(model.config))
+            params = with_whole_tables(params, compute_dtype(model.config))
             sums = batch_loss(
                 functools.partial(model.apply, {"params": params}),
                 micro,
@@ -84,25 +84,6 @@ def gradients(
         (grads, sums), _ = jax.lax.scan(add, zero, (parts, jnp.arange(config.accumulate)))
     scale = 1.0 / jnp.maximum(sums.weight, 1.0)
     return jax.tree.map(lambda g: g * scale, grads), sums
-
-
-def _with_whole_tables(params: Params, dtype: Any) -> Params:
-    """Parameters whose embedding is whole along its width, and in the dtype of computation.
-
-    A table is read up to three times: by source, target and output. Gathered and cast once, for
-    all of them, its gradients are summed before they travel between devices, and travel once.
-    """
-
-    @jax.custom_vjp
-    def whole(table_VD: Array) -> Array:
-        return constrain(table_VD.astype(dtype), "vocab", None)
-
-    def backward(_: None, d_VD: Array) -> tuple[Array]:
-        return (constrain(d_VD, "vocab", "embed").astype(jnp.float32),)
-
-    whole.defvjp(lambda table_VD: (whole(table_VD), None), backward)
-    leaves = {n: whole(x) if x.ndim == 2 else x for n, x in params["embedding"].items()}
-    return {**params, "embedding": leaves}
 
 
 def _cut(x_B: Array, parts: int) -> Array:
