@@ -13,6 +13,11 @@ go on to the limit: 32 passes through the decoder, the last of which says `</s>`
 What a row gives are medians over rounds, contenders in turns, and the median of each round's ratio.
 Tokens are those said, whatever the beam.
 
+Measured (results/decode.json, 2 cores of an AMD EPYC with AVX-512): ours is 1.80 times as fast as
+CTranslate2 in float32 greedily, 1.46 times with a beam of 4. Whole numbers make ours 1.35 and 1.28
+times as fast, CTranslate2 2.5 and 2.1 times: its products use instructions for them that XLA's do
+not, so that there ours is at 0.96 and 0.84 of its speed.
+
 The limit. In each token there are multiply-adds, with S = T = tokens of a sentence, W the beam:
 
     encoder, a source token   N (4 D² + 2 D S + 2 D F), and 2 N D² for the decoder's keys and values

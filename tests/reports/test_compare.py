@@ -191,7 +191,8 @@ def test_what_decoding_keeps(smoke: ComparisonConfig) -> None:
     assert found["lstm_luong"]["train_tokens"] > 0.0
     assert all(row["decode_tokens"] > 0.0 for row in found.values())
     N, D, R, S = 2, 32, 32, 17
-    assert found["transformer"]["state_bytes"] == 4 * (N * 2 * S * D + S)  # keys, values, whose they are
+    # Keys, values, and at each position whose they are.
+    assert found["transformer"]["state_bytes"] == 4 * (N * 2 * S * D + S)
     assert found["transformer"]["memory_bytes"] == 4 * N * 2 * S * D
     assert found["lstm_luong"]["state_bytes"] == 4 * N * 2 * R  # h and c
     assert found["lstm_luong"]["memory_bytes"] == 4 * 2 * S * R  # keys and values
