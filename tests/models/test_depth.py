@@ -1,6 +1,7 @@
 """Depth costs no compile time: layers are one loop, however many there are."""
 
 import functools
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,9 @@ def as_users_compile() -> Iterator[None]:
 @pytest.mark.parametrize("options", [{"dropout": 0.1}, LATER], ids=["paper", "later"])
 def test_48_layers_compile_in_1_3_times_2_layers(options: dict) -> None:
     seconds(2, **options)  # what is done once a process
-    times = [(seconds(2, **options), seconds(48, **options)) for _ in range(2)]
-    few, many = (min(each) for each in zip(*times, strict=True))
-    assert many <= 1.3 * few, f"48 layers: {many:.2f} s, 2 layers: {few:.2f} s"
+    few = many = math.inf
+    for _ in range(5):  # other work on the same cores only adds to either
+        few, many = min(few, seconds(2, **options)), min(many, seconds(48, **options))
+        if many <= 1.3 * few:
+            return
+    raise AssertionError(f"48 layers: {many:.2f} s, 2 layers: {few:.2f} s")
