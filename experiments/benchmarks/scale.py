@@ -12,7 +12,7 @@ scaling holds where a chip's work stays flat and what it sends stays near what i
             derives it)
 
 All logits are held at once (training.loss_chunks=1), which 95 GiB allow: with fsdp each chunk's
-gradient of the output table would travel by itself (8 chunks: 1,061 MB a step on 8 chips, not 133).
+gradient of the output table would travel by itself.
 
 What is sent beyond the least, by mesh:
 

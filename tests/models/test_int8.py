@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import base
+from tests.decoding.test_models import Numbers
 from transformer import testing
 from transformer.config import from_dict
 from transformer.decoding import Translator
@@ -82,13 +83,6 @@ def test_a_model_keeps_what_it_says_nearly(family: str) -> None:
 
 def test_a_translator_computes_with_them_and_takes_others() -> None:
     model, params, _ = small_model("transformer")
-
-    class Numbers:
-        def encode(self, texts: list[str]) -> list[list[int]]:
-            return [[int(word) for word in text.split()] for text in texts]
-
-        def decode(self, ids: list[list[int]]) -> list[str]:
-            return [" ".join(map(str, row)) for row in ids]
 
     options: dict[str, Any] = {"beam": 2, "length_penalty": "gnmt", "alpha": 0.6, "n_best": 1}
     options |= {"extra_length": 2, "tokens_per_batch": 64, "row_multiple": 1}
