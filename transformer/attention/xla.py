@@ -6,7 +6,6 @@ softmax is computed; grouped key/value heads are never repeated in memory.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,20 +25,6 @@ def attend(
     if dropout is not None:
         weights_BHTS = drop(weights_BHTS, dropout)
     return _weighted(weights_BHTS, v).astype(q.dtype)
-
-
-def part(
-    q: Float[Array, "B T H K"],
-    k: Float[Array, "B S G K"],
-    v: Float[Array, "B S G U"],
-    mask: Mask,
-    bias: Any = None,
-) -> tuple[Float[Array, "B T H U"], Float[Array, "B H T"]]:
-    """(o, lse) over these keys alone, as a block kernel gives them (kernels.py); float32."""
-    allowed_B1TS = mask.dense()[:, None]
-    scores_BHTS = jnp.where(allowed_B1TS, _scores(q, k, mask, bias), -jnp.inf)
-    weights_BHTS = masked_softmax(scores_BHTS, allowed_B1TS)
-    return _weighted(weights_BHTS, v), jax.nn.logsumexp(scores_BHTS, axis=-1)
 
 
 def _scores(q: Array, k: Array, mask: Mask, bias: Any) -> Float[Array, "B H T S"]:
