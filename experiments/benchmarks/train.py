@@ -34,7 +34,7 @@ import optax
 from experiments import multi30k_en_de_tiny, wmt14_en_de_base, wmt14_en_de_big
 from experiments.benchmarks.common import matrix_rate, record
 from experiments.benchmarks.peers import Missing, Peer, environment
-from transformer import losses
+from transformer import losses, runtime
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config, from_dict
 from transformer.files import write_json
@@ -239,4 +239,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    runtime.keep_memory()  # as `transformer train` does
     main(sys.argv[1:])
