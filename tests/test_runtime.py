@@ -11,7 +11,7 @@ import resource
 from transformer import runtime
 {keep}
 import jax, jax.numpy as jnp
-step = jax.jit(lambda x: jax.nn.softmax(x @ x.T).max(0))  # of 64 MiB
+step = jax.jit(lambda x: (x @ x.T) @ x)  # holds 64 MiB
 x = jnp.ones((4_096, 8))
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
