@@ -38,6 +38,8 @@ VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
+    if arguments is None:  # this process is the command's own
+        runtime.ask_for_huge_pages()
     parser = _parser()
     options, config_arguments = parser.parse_known_args(arguments)
     if config_arguments and not hasattr(options, "config"):

@@ -1,9 +1,7 @@
 """The process a command runs in: its exit codes, its compilation cache, and a record of it all."""
 
-import ctypes
 import enum
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import platform
@@ -15,6 +13,7 @@ from typing import Any
 from transformer import __version__
 
 log = logging.getLogger(__name__)
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 class Exit(enum.IntEnum):
@@ -34,8 +33,7 @@ def cache_dir(configured: str) -> Path:
 
 
 def prepare() -> None:
-    """For a command that computes: messages on standard error, memory and programs kept."""
-    keep_memory()
+    """For a command that computes: messages on standard error, programs kept."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transformer").setLevel(logging.INFO)
     for noisy in ("jax", "matplotlib", "tensorflow_datasets"):
@@ -48,27 +46,25 @@ def prepare() -> None:
     enable_compilation_cache()
 
 
-def keep_memory() -> None:
-    """On CPUs, memory that a program gives back is kept for the next; call it before any thread.
+def ask_for_huge_pages() -> None:
+    """Has the C library back large blocks by huge pages, where the kernel gives them on request.
 
-    Compiled programs take their workspace anew at every call, and the C library would ask the
-    kernel for it, page by page: a tenth of a training step. Elsewhere than on Linux with glibc,
-    and where JAX may run on an accelerator, nothing is changed.
+    A compiled program takes its workspace anew at every call, and on a CPU a tenth of a training
+    step went into asking the kernel for it, 4 KiB at a time. The C library reads its settings
+    when a process starts, so this starts the command anew, as the same process; once. Elsewhere
+    than on Linux with glibc nothing happens, and the kernel's "always" and "never" are obeyed.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or not _cpus_alone():
+    chosen = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb" in chosen or platform.libc_ver()[0] != "glibc":
         return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(-8, 1)  # M_ARENA_MAX: what one thread gives back is there for all
-    mallopt(-4, 0)  # M_MMAP_MAX: large blocks, too, come from there
-    mallopt(-1, ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD: of so many bytes, some are returned
-
-
-def _cpus_alone() -> bool:
-    """Whether JAX runs on CPUs here, without asking it: that would start its threads."""
-    if named := os.environ.get("JAX_PLATFORMS"):
-        return named == "cpu"
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return not plugins and importlib.util.find_spec("libtpu") is None
+    try:
+        on_request = "[madvise]" in HUGE_PAGES.read_text()
+    except OSError:
+        return
+    if on_request and sys.executable:
+        huge = "glibc.malloc.hugetlb=1"
+        os.environ["GLIBC_TUNABLES"] = f"{chosen}:{huge}" if chosen else huge
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def report() -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -81,3 +81,18 @@ def new_figure(panels: int) -> "Figure":
         axes.grid(color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def bars(axes: Any, rates: Mapping[str, float], ours: Container[str], format: str = ",.0f") -> None:
+    """Labelled bars, by name; ours stand out."""
+    axes.set_axisbelow(True)
+    colours = ["tab:blue" if name in ours else "tab:gray" for name in rates]
+    drawn = axes.bar(list(rates), list(rates.values()), color=colours)
+    axes.bar_label(drawn, [f"{rate:{format}}" for rate in rates.values()], fontsize=9)
+    axes.tick_params(axis="x", labelrotation=15, labelsize=9)
+
+
+def limit_line(axes: Any, limit: float, text: str) -> None:
+    """A line that no bar should cross."""
+    axes.axhline(limit, color="tab:red", linestyle="--", linewidth=1)
+    axes.annotate(text, (0.01, limit), xycoords=("axes fraction", "data"))

@@ -1,6 +1,6 @@
 """How fast text becomes batches, and how much of them is padding.
 
-    python -m experiments.benchmarks.data --json=experiments/results/data.json
+    python -m experiments.benchmarks.data --json=FILE --png=FILE
     python -m experiments.benchmarks.data --source=train.en.gz --target=train.de.gz
 
 Without files the corpus is casa roja's. Measured, each several times, medians:
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from experiments.benchmarks.common import record
+from experiments.benchmarks.common import bars, new_figure, record
 from transformer.data import (
     Batches,
     Pair,
@@ -42,6 +42,7 @@ from transformer.data import (
 )
 from transformer.data.sources import CasaRoja, Text
 from transformer.files import write_json
+from transformer.inspection.figures import write_figure
 
 BUCKETS = {"tokens_per_batch": 8_192, "shapes": 12, "row_multiple": 8}
 PACKED = {"tokens_per_batch": 8_192, "packed_length": 256, "row_multiple": 8}
@@ -181,6 +182,30 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"padding  {row['share']:.1%} {row['way']}, {row['shapes']} shapes"
 
 
+def draw(path: Path, result: dict[str, Any]) -> None:
+    """Tokenising beside SentencePiece's own, the plan's seconds, the share of padding."""
+    figure = new_figure(3)
+    tokenising, planned, padded = figure.axes
+    rates = {
+        f"{whose} {row['kind']}": row[key]
+        for row in result["tokenise"]
+        for whose, key in (
+            ("ours", "sentences_per_second"),
+            ("SentencePiece", "sentencepiece_per_second"),
+        )
+    }
+    bars(tokenising, rates, {name for name in rates if name.startswith("ours")})
+    tokenising.set(title="tokenising to a store", ylabel="sentences a second")
+    seconds = {row["plan"]: row["seconds"] for row in result["plans"]}
+    bars(planned, seconds, seconds, ".2f")
+    planned.set(title=f"planning {result['plans'][0]['pairs']:,} pairs", ylabel="seconds")
+    shares = {row["way"].replace(", ", "\n"): 100 * row["share"] for row in result["padding"]}
+    bars(padded, shares, shares, ".1f")
+    padded.set(title="padding", ylabel="% of positions")
+    padded.tick_params(axis="x", labelrotation=30, labelsize=7)
+    write_figure(path, figure)
+
+
 def main(arguments: list[str]) -> None:
     """Measures all of it and says so."""
     parser = argparse.ArgumentParser(prog="python -m experiments.benchmarks.data")
@@ -191,6 +216,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--pairs", type=int, default=4_500_000, help="pairs of the plan")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
     options = parser.parse_args(arguments)
     pairs = corpus(options.source, options.target, options.sentences)
     kinds = ("bpe", "unigram")
@@ -209,6 +235,8 @@ def main(arguments: list[str]) -> None:
     print("\n".join(lines(result)))
     if options.json:
         write_json(options.json, {**record("experiments.benchmarks.data", arguments), **result})
+    if options.png:
+        draw(options.png, result)
 
 
 if __name__ == "__main__":

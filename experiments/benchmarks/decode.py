@@ -45,7 +45,15 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from experiments.benchmarks.common import matrix_rate, memory_rate, new_figure, record, seconds
+from experiments.benchmarks.common import (
+    bars,
+    limit_line,
+    matrix_rate,
+    memory_rate,
+    new_figure,
+    record,
+    seconds,
+)
 from experiments.benchmarks.peers import Missing, Peer, environment
 from transformer.decoding import Translator
 from transformer.files import write_json
@@ -307,16 +315,8 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     figure = new_figure(len(beams))
     for axes, beam in zip(figure.axes, beams, strict=True):
         mine = [row for row in rows if row["beam"] == beam]
-        names = [row["contender"] for row in mine]
-        rates = [row["tokens_per_second"] for row in mine]
-        axes.set_axisbelow(True)
-        colours = ["tab:blue" if name in OURS else "tab:gray" for name in names]
-        bars = axes.bar(names, rates, color=colours)
-        axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], fontsize=9)
-        limit = mine[0]["limit_tokens_per_second"]
-        axes.axhline(limit, color="tab:red", linestyle="--", linewidth=1)
-        axes.annotate("limit in float32", (0.01, limit), xycoords=("axes fraction", "data"))
-        axes.tick_params(axis="x", labelrotation=15, labelsize=9)
+        bars(axes, {row["contender"]: row["tokens_per_second"] for row in mine}, OURS)
+        limit_line(axes, mine[0]["limit_tokens_per_second"], "limit in float32")
         axes.set(title=f"beam {beam}", ylabel="tokens a second")
     write_figure(path, figure)
 

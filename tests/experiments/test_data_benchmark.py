@@ -10,12 +10,13 @@ from experiments.benchmarks import data
 from transformer.data import everything, plan_buckets
 
 
-def test_every_part_is_measured_tabled_and_recorded(
+def test_every_part_is_measured_tabled_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    path = tmp_path / "data.json"
+    path, picture = tmp_path / "data.json", tmp_path / "data.png"
     sizes = ["--sentences=400", "--vocabulary=400", "--pairs=3000", "--rounds=1"]
-    data.main([*sizes, f"--json={path}"])
+    data.main([*sizes, f"--json={path}", f"--png={picture}"])
+    assert picture.stat().st_size > 5_000
     result = json.loads(path.read_text())
     assert [row["kind"] for row in result["tokenise"]] == ["bpe", "unigram"]
     for row in result["tokenise"]:

@@ -29,18 +29,22 @@ def test_the_two_take_turns() -> None:
 
         return steps
 
-    row = measure(contender("a", [0.5, 1.0, 3.0, 2.0]), contender("b", [9.0, 3.0, 3.0, 8.0]), 3)
+    ours = contender("a", [0.25, 9.0, 1.0, 9.0, 3.0, 9.0, 2.0])
+    row = measure(ours, contender("b", [9.0, 3.0, 9.0, 3.0, 9.0, 8.0]), 3)
     assert row == {"ours_ms": 2_000.0, "pytorch_ms": 3_000.0, "ratio": 3.0}
-    assert turns == [("a", 1), ("b", 1), *[("a", 2), ("b", 2)] * 3]
+    assert turns == [("a", 1), *[("a", 1), ("a", 4), ("b", 1), ("b", 4)] * 3]
 
 
 @pytest.mark.optax
-def test_ours_alone_is_measured_and_recorded(
+def test_ours_alone_is_measured_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "matrix_rate", lambda: 1e9)
-    path = tmp_path / "train.json"
-    train.main(["--cases", "tiny,10,4", "--rounds=1", "--no-peer", f"--json={path}"])
+    path, picture = tmp_path / "train.json", tmp_path / "train.png"
+    train.main(
+        ["--cases", "tiny,10,4", "--rounds=1", "--no-peer", f"--json={path}", f"--png={picture}"]
+    )
+    assert picture.stat().st_size > 5_000
     (row,) = json.loads(path.read_text())["rows"]
     assert row["tokens_per_second"] == pytest.approx(1e3 * 38 / row["ours_ms"])
     limit = 38 * 1e9 / Case("tiny", 10, 4).flops
