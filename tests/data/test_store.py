@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import subprocess
@@ -112,6 +113,28 @@ def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
 
     store = open_store(tmp_path, corpus, Large(), key="k")
     np.testing.assert_array_equal(store.target(210), [70_000, 3, EOS])
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_no_cycles_are_searched_for_while_a_store_is_built(
+    sentence_pairs, tokenizer, tmp_path, was_on
+):
+    on = []
+
+    def corpus():
+        on.append(gc.isenabled())
+        yield sentence_pairs[0]
+        raise UserError("the corpus is bad")
+
+    try:
+        if not was_on:
+            gc.disable()
+        with pytest.raises(UserError, match="the corpus is bad"):
+            open_store(tmp_path, corpus, tokenizer, key="k")
+        assert on == [False]
+        assert gc.isenabled() == was_on
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "pairs.npy"])

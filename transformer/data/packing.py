@@ -25,27 +25,36 @@ def pack(lengths_n2: Int[np.ndarray, "n 2"], size: int) -> Int[np.ndarray, " n"]
         rows = int(row_of.max()) + 1
         waiting = waiting[is_open] if lanes > 1 else waiting[:0]
         lanes //= 2
-    return np.unique(row_of, return_inverse=True)[1]
+    used = np.zeros(rows, bool)
+    used[row_of] = True
+    return (np.cumsum(used) - 1)[row_of]
 
 
 def _pack_lanes(
     lengths_n2: Int[np.ndarray, "n 2"], size: int, lanes: int, rows: int
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Row of each pair, numbered from `rows`, and whether that row is still open at the end."""
+    # Room is compared without its sign: where a pair does not fit, its sign bit makes it largest.
+    signed, unsigned = (np.int16, np.uint16) if 2 * size < 2**15 else (np.int32, np.uint32)
+    too_little = np.iinfo(signed).min
     steps = -(-len(lengths_n2) // lanes)
-    needs = np.zeros((steps * lanes, 2), np.int32)
+    needs = np.zeros((steps * lanes, 2), signed)
     needs[: len(lengths_n2)] = lengths_n2
     needs = needs.reshape(steps, lanes, 2).transpose(0, 2, 1)  # [step, side, lane]
-    free = np.full((2, lanes, WINDOW), size, np.int32)
+    free = np.full((2, lanes, WINDOW), size, signed)
+    left, room, short = np.empty_like(free), *np.empty_like(free)
     row = rows + np.arange(lanes * WINDOW).reshape(lanes, WINDOW)
     rows += lanes * WINDOW
     lane = np.arange(lanes)
     placed = np.empty((steps, lanes), np.int64)
     for step, need in enumerate(needs):
-        left = free - need[:, :, None]
-        room = np.where((left[0] >= 0) & (left[1] >= 0), left[0] + left[1], 2 * size + 1)
-        slot = room.argmin(axis=1)
-        full = np.flatnonzero(room[lane, slot] > 2 * size)
+        np.subtract(free, need[:, :, None], out=left)
+        np.bitwise_or(*left, out=short)
+        np.bitwise_and(short, too_little, out=short)
+        np.add(*left, out=room)
+        np.bitwise_or(room, short, out=room)
+        slot = room.view(unsigned).argmin(axis=1)
+        full = np.flatnonzero(room[lane, slot] < 0)
         if len(full):
             slot[full] = free[:, full].sum(axis=0).argmin(axis=1)
             free[:, full, slot[full]] = size
