@@ -23,8 +23,8 @@ What is sent beyond the least, by mesh:
     fsdp         the same; on 8 chips gradients go round in rings of 8 sends, not 7. All over 64
                  and more chips, shards are 16 and fewer of D = 1,024, which the compiler does not
                  gather but all-reduces, padded with zeros: twice the bytes. Use data x fsdp
-    data-tensor  backward, gradients by what queries, keys and values read, and by the memory, are
-                 summed over the chips one by one, not as one: 99 vectors a position, not 64
+    data-tensor  the memory's gradient is summed over the chips in each of the decoder's layers, not
+                 once for all six: 69 vectors a position, not 64
 
 Rows are kept in --json as they come: stopped, or asked for more --cases, it does what is missing.
 """

@@ -64,6 +64,11 @@ def test_ours_alone_is_measured_drawn_and_recorded(
         assert row["tokens_per_second"] == pytest.approx(8 * 8 / row["seconds"])
         assert row["limit_tokens_per_second"] == TINY.limit(beam, 1e9, 1e8)
     assert rows[1, "ours"]["said_as_ours"] == TINY.rows
+    for row in rows.values():
+        assert {name for name, _ in decode.PARTS[:4]} < {*row["where"]}
+        assert all(spent["ms"] > 0 for spent in row["where"].values())
+    assert "rounding of activations" in rows[4, "ours, int8"]["where"]
+    assert "rounding of activations" not in rows[4, "ours"]["where"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "beam 4  ours" in capsys.readouterr().out
 

@@ -1,0 +1,24 @@
+"""Where a program's time goes."""
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.profiled import Recorded, milliseconds
+
+
+def test_time_is_told_by_the_names_that_the_program_gives() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        with jax.named_scope("first"):
+            y = jax.lax.fori_loop(0, 7, lambda _, y: (y @ y) / 300, x)
+        with jax.named_scope("second"):
+            return jnp.sort(y @ x)
+
+    recorded = Recorded(jax.jit)
+    run, x = recorded(program), jnp.ones((300, 300))
+    run(x).block_until_ready()
+    parts = [("loop", r"first.*/dot_general"), ("after", r"/dot_general")]
+    spent = milliseconds(lambda: run(x).block_until_ready(), recorded.names(), parts)
+    assert {*spent} == {"loop", "after", "all else"}
+    assert (spent["loop"]["instructions"], spent["after"]["instructions"]) == (7, 1)
+    assert all(part["ms"] > 0 for part in spent.values())
+    assert [*spent.values()] == sorted(spent.values(), key=lambda part: -part["ms"])
