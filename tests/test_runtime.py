@@ -9,6 +9,7 @@ import pytest
 
 from transformer import runtime
 
+HUGE, ON_REQUEST = "glibc.malloc.hugetlb=1", "always [madvise] never"
 FAULTS = """
 import resource, statistics, sys
 from transformer import runtime
@@ -26,11 +27,9 @@ print(statistics.median(faults))
 """
 
 
-def on_request() -> bool:
-    return runtime.HUGE_PAGES.exists() and "[madvise]" in runtime.HUGE_PAGES.read_text()
-
-
-@pytest.mark.skipif(not on_request(), reason="the kernel gives no huge pages on request")
+@pytest.mark.skipif(
+    not runtime._has_huge_pages(), reason="the kernel gives no huge pages on request"
+)
 def test_a_program_that_runs_again_takes_huge_pages() -> None:
     def faults(pages: str) -> float:
         environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
@@ -42,18 +41,16 @@ def test_a_program_that_runs_again_takes_huge_pages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "chosen", "asked"),
+    ("kernel", "chosen", "asked", "libc"),
     [
-        ("always [madvise] never", "", "glibc.malloc.hugetlb=1"),
-        (
-            "always [madvise] never",
-            "glibc.mem.tagging=0",
-            "glibc.mem.tagging=0:glibc.malloc.hugetlb=1",
-        ),
-        ("always [madvise] never", "glibc.malloc.hugetlb=0", None),
-        ("[always] madvise never", "", None),
-        ("always madvise [never]", "", None),
-        (None, "", None),
+        (ON_REQUEST, "", HUGE, "2.36"),
+        (ON_REQUEST, "glibc.mem.tagging=0", f"glibc.mem.tagging=0:{HUGE}", "2.35"),
+        (ON_REQUEST, "glibc.malloc.hugetlb=0", None, "2.36"),
+        (ON_REQUEST, "", None, "2.34"),
+        (ON_REQUEST, "", None, ""),
+        ("[always] madvise never", "", None, "2.36"),
+        ("always madvise [never]", "", None, "2.36"),
+        (None, "", None, "2.36"),
     ],
 )
 def test_huge_pages_are_asked_for_once_and_only_where_they_are_given_on_request(
@@ -62,15 +59,36 @@ def test_huge_pages_are_asked_for_once_and_only_where_they_are_given_on_request(
     kernel: str | None,
     chosen: str,
     asked: str | None,
+    libc: str,
 ) -> None:
     if kernel:
         (tmp_path / "enabled").write_text(f"{kernel}\n")
     started = []
     monkeypatch.setattr(runtime, "HUGE_PAGES", tmp_path / "enabled")
-    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("glibc", libc) if libc else ("", ""))
     monkeypatch.setattr(runtime.os, "execv", lambda *command: started.append(command))
     monkeypatch.setenv("GLIBC_TUNABLES", chosen)
     runtime.ask_for_huge_pages()
     runtime.ask_for_huge_pages()
     assert started == ([(sys.executable, sys.orig_argv)] if asked else [])
     assert os.environ["GLIBC_TUNABLES"] == (asked or chosen)
+
+
+@pytest.mark.skipif(not runtime._has_huge_pages(), reason="none are given on request")
+def test_a_command_asks_for_huge_pages_and_who_calls_it_from_python_does_not() -> None:
+    script = """
+import sys
+sys.argv = ["transformer", "--help"]
+import atexit, os
+atexit.register(lambda: print(os.environ.get("GLIBC_TUNABLES")))
+from transformer.__main__ import main
+main()
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    told = subprocess.run(
+        [sys.executable], input=script, env=environment, text=True, check=True, stdout=-1
+    ).stdout
+    assert "usage: transformer" in told and told.endswith("None\n")
+    command = [sys.executable, "-X", "importtime", "-m", "transformer", "--help"]
+    started = subprocess.run(command, env=environment, text=True, check=True, capture_output=True)
+    assert started.stderr.count("transformer.runtime") == 2, "it was started anew, once"

@@ -36,10 +36,14 @@ VERIFIED = ["reference", "xla", "chunked", "cudnn", "splash"]
 VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 
 
+def command() -> None:
+    """What a shell starts: this process is the command's own."""
+    runtime.ask_for_huge_pages()
+    main()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
-    if arguments is None:  # this process is the command's own
-        runtime.ask_for_huge_pages()
     parser = _parser()
     options, config_arguments = parser.parse_known_args(arguments)
     if config_arguments and not hasattr(options, "config"):
@@ -399,4 +403,4 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -1,5 +1,6 @@
 """The process a command runs in: its exit codes, its compilation cache, and a record of it all."""
 
+import contextlib
 import enum
 import importlib.metadata
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 from transformer import __version__
 
 log = logging.getLogger(__name__)
+FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -51,20 +53,25 @@ def ask_for_huge_pages() -> None:
 
     A compiled program takes its workspace anew at every call, and on a CPU a tenth of a training
     step went into asking the kernel for it, 4 KiB at a time. The C library reads its settings
-    when a process starts, so this starts the command anew, as the same process; once. Elsewhere
-    than on Linux with glibc nothing happens, and the kernel's "always" and "never" are obeyed.
+    when a process starts, so this starts the command anew, as the same process; once: whoever
+    calls it must be a command that has done nothing yet. Elsewhere than on Linux with glibc 2.35
+    nothing happens, and the kernel's "always" and "never" are obeyed.
     """
     chosen = os.environ.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc.hugetlb" in chosen or platform.libc_ver()[0] != "glibc":
+    if "glibc.malloc.hugetlb" in chosen or not _has_huge_pages():
         return
-    try:
-        on_request = "[madvise]" in HUGE_PAGES.read_text()
-    except OSError:
-        return
-    if on_request and sys.executable:
-        huge = "glibc.malloc.hugetlb=1"
-        os.environ["GLIBC_TUNABLES"] = f"{chosen}:{huge}" if chosen else huge
+    huge = "glibc.malloc.hugetlb=1"
+    os.environ["GLIBC_TUNABLES"] = f"{chosen}:{huge}" if chosen else huge
+    with contextlib.suppress(OSError):  # then it goes on as it is
         os.execv(sys.executable, sys.orig_argv)
+
+
+def _has_huge_pages() -> bool:
+    """Whether this C library knows the setting, and the kernel gives them on request alone."""
+    name, version = platform.libc_ver()
+    if name != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
+        return False
+    return HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text()
 
 
 def report() -> None:
@@ -115,7 +122,7 @@ def describe() -> dict[str, Any]:
         else os.cpu_count(),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": jax.process_count(),
-        "flags": {k: v for k, v in os.environ.items() if k.startswith(("XLA_", "JAX_", "LIBTPU_"))},
+        "flags": {k: v for k, v in os.environ.items() if k.startswith(FLAGS)},
         "command": sys.argv,
     }
 

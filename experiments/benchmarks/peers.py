@@ -61,7 +61,8 @@ class Peer:
     """A peer's process; ends with the context."""
 
     def __init__(self, python: Path, program: Path):
-        alone = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        ours = ("PYTHONPATH", "GLIBC_TUNABLES")
+        alone = {k: v for k, v in os.environ.items() if k not in ours}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen([python, program], env=alone, **pipes)
 

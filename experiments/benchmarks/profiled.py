@@ -2,8 +2,8 @@
 
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ class Recorded:
         self._jit = jit
         self._programs: list[str] = []
 
-    def __call__(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """As `jit` does; the shapes of the first call are recorded."""
-        compiled, seen = self._jit(function, **options), []
+        compiled, seen = self._jit(function), []
 
         def call(*arguments: Any) -> Any:
             if not seen:
                 seen.append(True)
                 leaves, tree = jax.tree.flatten(arguments)
-                flat = self._jit(lambda *leaves: function(*tree.unflatten(leaves)), **options)
+                flat = self._jit(lambda *leaves: function(*tree.unflatten(leaves)))
                 self._programs.append(flat.lower(*leaves).compile().as_text())
             return compiled(*arguments)
 
@@ -44,24 +44,46 @@ def milliseconds(
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of one call and how often an instruction ran, by part, the most first.
 
+    A loop's milliseconds are its own, without those of its body. Instructions may run at the same
+    time, so that together they may take longer than the call.
+
     Args:
         names: `Recorded.names`.
         parts: name and pattern; an instruction is of the first whose pattern is found in
             "INSTRUCTION SCOPES/OPERATION". What no pattern finds is "all else".
     """
-    spent, times = Counter(), Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
+    times: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             call()
         (trace,) = Path(folder).rglob("*.xplane.pb")
         for plane in ProfileData.from_file(str(trace)).planes:
             for line in plane.lines:
-                for event in line.events:
+                for event, nanoseconds in _own(line.events):
                     instruction = dict(event.stats).get("hlo_op")
                     if instruction in names:
                         described = f"{instruction} {names[instruction]}"
                         found = (name for name, pattern in parts if re.search(pattern, described))
                         part = next(found, "all else")
-                        spent[part] += event.duration_ns / 1e6
+                        spent[part] += nanoseconds / 1e6
                         times[part] += 1
-    return {part: {"ms": ms, "instructions": times[part]} for part, ms in spent.most_common()}
+    most_first = sorted(spent.items(), key=lambda item: -item[1])
+    return {part: {"ms": ms, "instructions": times[part]} for part, ms in most_first}
+
+
+def _own(events: Iterable[Any]) -> Iterator[tuple[Any, float]]:
+    """A thread's instructions, and how long each ran without those that ran inside of it."""
+    instructions = [e for e in events if "hlo_op" in dict(e.stats)]
+    around: list[int] = []  # those that go on, the innermost last
+    own = [event.duration_ns for event in instructions]
+    order = sorted(
+        range(len(own)), key=lambda i: (instructions[i].start_ns, -instructions[i].duration_ns)
+    )
+    for i in order:
+        while around and instructions[around[-1]].end_ns <= instructions[i].start_ns:
+            around.pop()
+        if around:
+            own[around[-1]] -= instructions[i].duration_ns
+        around.append(i)
+    return zip(instructions, own, strict=True)

@@ -26,7 +26,8 @@ What is sent beyond the least, by mesh:
     data-tensor  the memory's gradient is summed over the chips in each of the decoder's layers, not
                  once for all six: 69 vectors a position, not 64
 
-Rows are kept in --json as they come: stopped, or asked for more --cases, it does what is missing.
+Rows are kept in --json as they come, each with the revision that it was measured at: stopped, or
+asked for more --cases, it does what is missing. Delete the rows of what a change may have moved.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from typing import Any
 
 from experiments import wmt14_en_de_big
 from experiments.benchmarks.common import new_figure, record
+from transformer import runtime
 from transformer.config import Config, from_dict
 from transformer.config.resolved import digest_of
 from transformer.files import write_json
@@ -131,6 +133,7 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     return {
         "case": case.name,
         "key": case.key,
+        "git": runtime.describe()["git"],
         "chips": case.chips,
         "topology": topology,
         "mesh": {axis: size for axis, size in case.mesh.items() if size > 1},
@@ -237,11 +240,10 @@ def main(arguments: Sequence[str]) -> None:
 
     known: dict[str, Any] = {}
     if options.json and options.json.exists() and not options.results:
-        known = {row["key"]: row for row in json.loads(options.json.read_text())["rows"]}
-    rows = []
+        known = {row["case"]: row for row in json.loads(options.json.read_text())["rows"]}
     for case in [Case(name, options.tokens) for name in options.cases]:
-        rows.append(known.get(case.key) or measure(case, options.libtpu, options.results))
-        known.setdefault(case.key, rows[-1])
+        if case.name not in known or known[case.name]["key"] != case.key:
+            known[case.name] = measure(case, options.libtpu, options.results)
         if options.json:
             settings = {"tokens": options.tokens, "length": LENGTH, "flags": list(FLAGS)}
             kept = judged(list(known.values()))
@@ -249,7 +251,8 @@ def main(arguments: Sequence[str]) -> None:
                 options.json,
                 record("experiments.benchmarks.scale", _public(arguments), **settings, rows=kept),
             )
-    show(judged(rows), options.tokens)
+    rows = judged(list(known.values()))
+    show(rows, options.tokens)
     if options.png:
         draw(options.png, rows)
 

@@ -9,8 +9,8 @@ forwards, backwards and Adam's update, with dropout where the paper has it; PyTo
 hand on torch.nn's layers, on a GPU compiled and in bfloat16, with its fused attention. Before any
 update and without dropout the two losses must agree, which is checked. What a row gives are medians
 over rounds, of ours and theirs in turns, and the median of the rounds' ratios; tokens are the
-target's, padding not counted. A turn's first step is not timed, as a loop has no such first step;
-both processes are given huge pages, without which both are slower.
+target's, padding not counted. A turn's first step, the slower one after a pause, is not timed.
+Ours takes huge pages, as `transformer train` does; PyTorch's process is as its users start it.
 
 The limit: 3 times the forward pass's FLOPs (2 for each multiply-add of a matrix product, nothing
 else) at the rate of a large matrix product, measured in the same run.
@@ -158,7 +158,7 @@ def measure(
     calls = max(3, round(1.0 / max(ours(1), 1e-4)))
 
     def turn(steps: Callable[[int], float]) -> float:
-        steps(1)  # gets back memory that the machine took while the other ran
+        steps(1)  # after a pause: slower
         return steps(calls) / calls
 
     pairs = [(turn(ours), theirs and turn(theirs)) for _ in range(rounds)]
@@ -260,5 +260,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.ask_for_huge_pages()  # as `transformer train` does; PyTorch's process has them, too
+    runtime.ask_for_huge_pages()
     main(sys.argv[1:])

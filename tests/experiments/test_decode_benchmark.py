@@ -42,10 +42,10 @@ def test_contenders_take_turns() -> None:
 
         return Contender(name, said, run)
 
-    a = contender("ours", [[1], [2]], [1.0, 4.0, 2.0])
-    b = contender("b", [[1], [3]], [3.0, 2.0, 8.0])
+    a = contender("ours", [[1], [2]], [9.0, 1.0, 9.0, 4.0, 9.0, 2.0])
+    b = contender("b", [[1], [3]], [9.0, 3.0, 9.0, 2.0, 9.0, 8.0])
     first, second = measure(TINY, 4, [a, b], rounds=3)
-    assert turns == ["ours", "b"] * 3
+    assert turns == ["ours", "ours", "b", "b"] * 3
     assert first["seconds"] == 2.0 and second["seconds"] == 3.0
     assert second["ours_times_as_fast"] == 3.0, "the median of 3, 1/2 and 4"
     assert second["said_as_ours"] == 1 and first["said_as_ours"] == 2

@@ -1,9 +1,11 @@
 """Where a program's time goes."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.profiled import Recorded, milliseconds
+from experiments.benchmarks.profiled import Recorded, _own, milliseconds
 
 
 def test_time_is_told_by_the_names_that_the_program_gives() -> None:
@@ -22,3 +24,14 @@ def test_time_is_told_by_the_names_that_the_program_gives() -> None:
     assert (spent["loop"]["instructions"], spent["after"]["instructions"]) == (7, 1)
     assert all(part["ms"] > 0 for part in spent.values())
     assert [*spent.values()] == sorted(spent.values(), key=lambda part: -part["ms"])
+
+
+def test_a_loops_time_is_without_its_bodys() -> None:
+    def event(start: int, end: int, **stats: str) -> SimpleNamespace:
+        spans = {"start_ns": start, "end_ns": end, "duration_ns": end - start}
+        return SimpleNamespace(stats=stats.items(), **spans)
+
+    inner, outer = event(10, 40, hlo_op="dot"), event(0, 100, hlo_op="while")
+    nested = [event(20, 30, hlo_op="add"), inner, event(40, 60, hlo_op="dot"), outer]
+    events = [*nested, event(0, 200), event(100, 120, hlo_op="sort")]
+    assert [own for _, own in _own(events)] == [10, 20, 20, 50, 20]

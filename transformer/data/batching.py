@@ -218,9 +218,9 @@ def plan_packed(
     examples, sizes, pools, rows = [], [], [], 0
     for kept, _ in portions:
         row_of = pack(lengths_n2[kept], packed_length)
-        # A stable argsort of rows, less than half as slow with the places inside what is sorted.
-        places = np.sort(row_of * len(kept) + np.arange(len(kept))) % max(1, len(kept))
-        examples.append(kept[places])
+        # np.argsort(row_of, kind="stable"), in less than half of its time.
+        keys = row_of * len(kept) + np.arange(len(kept))
+        examples.append(kept[np.sort(keys) % max(1, len(kept))])
         sizes.append(np.bincount(row_of))
         pools.append(np.arange(rows, rows := rows + len(sizes[-1]), dtype=np.int32))
     order, splits = np.concatenate(examples), np.cumsum(np.concatenate([[0], *sizes]))

@@ -35,7 +35,8 @@ def _pack_lanes(
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Row of each pair, numbered from `rows`, and whether that row is still open at the end."""
     # Room is compared without its sign: where a pair does not fit, its sign bit makes it largest.
-    signed, unsigned = (np.int16, np.uint16) if 2 * size < 2**15 else (np.int32, np.uint32)
+    most = max(size, int(lengths_n2.max(initial=0)))
+    signed, unsigned = (np.int16, np.uint16) if 2 * most < 2**15 else (np.int32, np.uint32)
     too_little = np.iinfo(signed).min
     steps = -(-len(lengths_n2) // lanes)
     needs = np.zeros((steps * lanes, 2), signed)

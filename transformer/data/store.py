@@ -173,8 +173,8 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
 def _without_collector() -> Iterator[None]:
     """Python's search for cycles, paused.
 
-    It starts at every few hundred new lists and looks at all there are: with a list for each
-    sentence, that was as much time as SentencePiece's own. They make no cycles.
+    New lists start it again and again: with one for each sentence, it took as much time as
+    SentencePiece itself. Sentences make no cycles.
     """
     was_on = gc.isenabled()
     gc.disable()
