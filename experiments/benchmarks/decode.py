@@ -61,7 +61,7 @@ from experiments.benchmarks.common import (
     seconds,
 )
 from experiments.benchmarks.peers import Missing, Peer, environment
-from experiments.benchmarks.profiled import Recorded, milliseconds
+from experiments.benchmarks.profiled import Recorded, milliseconds, show
 from transformer import runtime
 from transformer.decoding import Translator
 from transformer.files import write_json
@@ -328,8 +328,7 @@ def run(
             contender.run()
             row["where"] = contender.where()
             print(f"beam {beam}  {contender.name}, by the profiler:")
-            for part, spent in row["where"].items():
-                print(f"    {spent['ms']:7.1f} ms  {spent['instructions']:6}  {part}")
+            show(row["where"])
     return rows
 
 

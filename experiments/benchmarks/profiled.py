@@ -13,6 +13,11 @@ from jax.profiler import ProfileData
 NAMED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:.*op_name=\"([^\"]*)\")?", re.MULTILINE)
 
 
+def named(*programs: str) -> dict[str, str]:
+    """Of each instruction of programs' texts: its scopes and operation, or nothing."""
+    return {m[1]: m[2] or "" for text in programs for m in NAMED.finditer(text)}
+
+
 class Recorded:
     """`jit`, and the text of all that is compiled by it."""
 
@@ -35,8 +40,8 @@ class Recorded:
         return call
 
     def names(self) -> dict[str, str]:
-        """Of each instruction: the scopes and the operation that it came from, or nothing."""
-        return {m[1]: m[2] or "" for text in self._programs for m in NAMED.finditer(text)}
+        """`named` of all of them."""
+        return named(*self._programs)
 
 
 def milliseconds(
@@ -48,7 +53,7 @@ def milliseconds(
     time, so that together they may take longer than the call.
 
     Args:
-        names: `Recorded.names`.
+        names: `named` of the program.
         parts: name and pattern; an instruction is of the first whose pattern is found in
             "INSTRUCTION SCOPES/OPERATION". What no pattern finds is "all else".
     """
@@ -70,6 +75,12 @@ def milliseconds(
                         times[part] += 1
     most_first = sorted(spent.items(), key=lambda item: -item[1])
     return {part: {"ms": ms, "instructions": times[part]} for part, ms in most_first}
+
+
+def show(spent: dict[str, dict[str, float]]) -> None:
+    """What `milliseconds` says, a line a part."""
+    for part, values in spent.items():
+        print(f"    {values['ms']:7.1f} ms  {values['instructions']:6}  {part}")
 
 
 def _own(events: Iterable[Any]) -> Iterator[tuple[Any, float]]:

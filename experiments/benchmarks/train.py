@@ -12,6 +12,9 @@ over rounds, of ours and theirs in turns, and the median of the rounds' ratios; 
 target's, padding not counted. A turn's first step, the slower one after a pause, is not timed.
 Ours takes huge pages, as `transformer train` does; PyTorch's process is as its users start it.
 
+Where ours spends its time, on CPUs, is what JAX's profiler says of one more step, there and back,
+by the parts of the model: milliseconds of instructions and how many there were.
+
 The limit: 3 times the forward pass's FLOPs (2 for each multiply-add of a matrix product, nothing
 else) at the rate of a large matrix product, measured in the same run.
 """
@@ -36,6 +39,7 @@ import optax
 from experiments import multi30k_en_de_tiny, wmt14_en_de_base, wmt14_en_de_big
 from experiments.benchmarks.common import bars, limit_line, matrix_rate, new_figure, record
 from experiments.benchmarks.peers import Missing, Peer, environment
+from experiments.benchmarks.profiled import milliseconds, named, show
 from transformer import losses, runtime
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config, from_dict
@@ -57,6 +61,15 @@ CASES = {  # model, rows, length
     "cpu": (("tiny", 128, 24), ("base", 32, 32)),
     "gpu": tuple((m, 32_768 // n, n) for m in ("base", "big") for n in (64, 256, 1_024)),
 }
+# Parts of a step: what is found in an instruction's name and scopes, there and back.
+PARTS = (
+    ("words' scores and loss", r"logits|jvp\(\)"),
+    ("layers: products with weights", r"(feed_forward|_heads|_projected)/.*dot_general"),
+    ("attention: products of activations, softmax", r"(self|cross)_attention/"),
+    ("layers stacked, unstacked, copied", r"dynamic_|^(wrapped_|copy|transpose_copy)"),
+    ("norms, dropout, residuals, activations", r"Transformer"),
+    ("optimizer", r"^\S+ jit\([^)]*\)/\w+$"),
+)
 PADDED = 10  # of so many rows, one is half as long
 
 
@@ -103,22 +116,31 @@ class Case:
         return 3 * self.rows * self.length * forward
 
 
-def prepare(case: Case, arrays: Path) -> tuple[float, Callable[[int], float]]:
-    """Compiles our step and writes weights and batch for the peer.
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Our step, compiled.
 
-    Returns:
-        The loss before any update, without dropout; and what says the seconds of so many steps.
+    Attributes:
+        loss: before any update, without dropout.
+        steps: says the seconds of so many.
+        text: of the compiled program.
     """
+
+    loss: float
+    steps: Callable[[int], float]
+    text: Callable[[], str]
+
+
+def prepare(case: Case, arrays: Path) -> Prepared:
+    """Compiles our step and writes weights and batch for the peer."""
     config, layout, model = case.config, Layout.single(), build_model(case.config.model)
     options = config.optimizer.options
     optimizer = optax.adam(1e-3, **options)
     factory = StateFactory(model, optimizer, layout, config.training)
-    step = layout.jit(
-        make_train_step(
-            model, optimizer, optax.constant_schedule(1e-3), config.training, config.divergence
-        ),
-        donate_argnums=0,
+    one = make_train_step(
+        model, optimizer, optax.constant_schedule(1e-3), config.training, config.divergence
     )
+    step = layout.jit(one, donate_argnums=0)
     state, batch = factory.create(0), jax.device_put(case.batch)
     names = jax.tree_util.tree_leaves_with_path(state.params)
     held = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in names}
@@ -147,8 +169,13 @@ def prepare(case: Case, arrays: Path) -> tuple[float, Callable[[int], float]]:
         jax.block_until_ready(metrics)
         return time.perf_counter() - start
 
+    def text() -> str:
+        leaves, tree = jax.tree.flatten(batch)
+        flat = layout.jit(lambda state, *b: one(state, tree.unflatten(b)), donate_argnums=0)
+        return flat.lower(state, *leaves).compile().as_text()
+
     steps(1)
-    return first, steps
+    return Prepared(first, steps, text)
 
 
 def measure(
@@ -173,7 +200,8 @@ def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) ->
     """One case: a row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "arrays.npz"
-        loss, ours = prepare(case, arrays)
+        ours = prepare(case, arrays)
+        loss = ours.loss
         row, theirs = {**dataclasses.asdict(case), "loss": loss}, None
         if peer is not None:
             c = case.config
@@ -192,7 +220,11 @@ def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) ->
                 theirs = lambda calls: peer.ask({"calls": calls})["seconds"]  # noqa: E731
             except Missing as error:
                 row["why"] = str(error)
-        row |= measure(ours, theirs, rounds)
+        row |= measure(ours.steps, theirs, rounds)
+        if device == "cpu":
+            names = named(ours.text())
+            ours.steps(1)
+            row["where"] = milliseconds(lambda: ours.steps(1), names, PARTS)
     row |= {"rounds": rounds, "tokens_per_second": 1e3 * case.tokens / row["ours_ms"]}
     if "pytorch_ms" in row:
         row["pytorch_tokens_per_second"] = 1e3 * case.tokens / row["pytorch_ms"]
@@ -241,6 +273,7 @@ def main(arguments: list[str]) -> None:
             row = run(case, peer, options.rounds, options.device, rate)
             rows.append(row)
             print(_line(row), flush=True)
+            show(row.get("where", {}))
     if options.json:
         described = record("experiments.benchmarks.train", arguments)
         write_json(options.json, {**described, "matrix_flops": rate, "rows": rows})

@@ -46,6 +46,8 @@ def test_ours_alone_is_measured_drawn_and_recorded(
     )
     assert picture.stat().st_size > 5_000
     (row,) = json.loads(path.read_text())["rows"]
+    assert {name for name, _ in train.PARTS} <= {*row["where"]}
+    assert all(part["ms"] > 0 for part in row["where"].values())
     assert row["tokens_per_second"] == pytest.approx(1e3 * 38 / row["ours_ms"])
     limit = 38 * 1e9 / Case("tiny", 10, 4).flops
     assert row["share_of_limit"] == pytest.approx(row["tokens_per_second"] / limit)
