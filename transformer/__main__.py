@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,7 +36,7 @@ VERIFIED = ["reference", "xla", "chunked", "cudnn", "splash"]
 VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 
 
-def command() -> None:
+def console() -> None:
     """What a shell starts: this process is the command's own."""
     runtime.ask_for_huge_pages()
     main()
@@ -124,7 +124,7 @@ def translate(options: argparse.Namespace) -> Exit:
     from transformer.decoding import open_translator, shown_as
 
     translator, show = open_translator(experiment, params), shown_as(experiment)
-    for first_line, lines in _input_chunks(options.chunk):
+    for first_line, lines in runtime.standard_input(options.chunk):
         found = translator.translate(lines, first_line=first_line)
         for line, best in zip(lines, found, strict=True):
             # As many lines for each sentence, so that it is known which belong to which.
@@ -240,25 +240,6 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
     }
     experiment = Experiment.open(options.workdir, decoding=decoding, **here)
     return experiment, *trained_parameters(experiment, options.checkpoint)
-
-
-def _input_chunks(size: int) -> Iterator[tuple[int, list[str]]]:
-    """Standard input's lines, `size` at a time (one at a time from a terminal), numbered from 1."""
-    size = 1 if sys.stdin.isatty() else size
-    first, lines = 1, []
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            lines.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input, line {number} is not UTF-8 text (byte {error.start + 1}): "
-                "give plain text, one sentence a line"
-            ) from error
-        if len(lines) == size:
-            yield first, lines
-            first, lines = number + 1, []
-    if lines:
-        yield first, lines
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -403,4 +384,4 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    command()
+    console()

@@ -8,10 +8,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformer import __version__
+from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
 FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
@@ -51,8 +53,8 @@ def prepare() -> None:
 def ask_for_huge_pages() -> None:
     """Has the C library back large blocks by huge pages, where the kernel gives them on request.
 
-    A compiled program takes its workspace anew at every call, and on a CPU a tenth of a training
-    step went into asking the kernel for it, 4 KiB at a time. The C library reads its settings
+    A compiled program takes its workspace anew at every call, and on a CPU each training step would
+    ask the kernel for it again, 4 KiB at a time. The C library reads its settings
     when a process starts, so this starts the command anew, as the same process; once: whoever
     calls it must be a command that has done nothing yet. Elsewhere than on Linux with glibc 2.35
     nothing happens, and the kernel's "always" and "never" are obeyed.
@@ -72,6 +74,29 @@ def _has_huge_pages() -> bool:
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
         return False
     return HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text()
+
+
+def standard_input(size: int) -> Iterator[tuple[int, list[str]]]:
+    """Its lines, `size` at a time (one from a terminal), with the number of the first, from 1.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    size = 1 if sys.stdin.isatty() else size
+    first, lines = 1, []
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        try:
+            lines.append(raw.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input, line {number} is not UTF-8 text (byte {error.start + 1}): "
+                "give plain text, one sentence a line"
+            ) from error
+        if len(lines) == size:
+            yield first, lines
+            first, lines = number + 1, []
+    if lines:
+        yield first, lines
 
 
 def report() -> None:

@@ -83,12 +83,12 @@ def new_figure(panels: int) -> "Figure":
     return figure
 
 
-def bars(axes: Any, rates: Mapping[str, float], ours: Container[str], format: str = ",.0f") -> None:
+def bars(axes: Any, rates: Mapping[str, float], ours: Container[str], digits: str = ",.0f") -> None:
     """Labelled bars, by name; ours stand out."""
     axes.set_axisbelow(True)
     colours = ["tab:blue" if name in ours else "tab:gray" for name in rates]
     drawn = axes.bar(list(rates), list(rates.values()), color=colours)
-    axes.bar_label(drawn, [f"{rate:{format}}" for rate in rates.values()], fontsize=9)
+    axes.bar_label(drawn, [f"{rate:{digits}}" for rate in rates.values()], fontsize=9)
     axes.tick_params(axis="x", labelrotation=15, labelsize=9)
 
 

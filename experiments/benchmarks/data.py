@@ -3,11 +3,11 @@
     python -m experiments.benchmarks.data --source=train.en.gz --target=train.de.gz \\
         --json=experiments/results/data.json --png=experiments/results/data.png
 
-Without text the corpus is casa roja's. Measured, each several times, medians:
+Without files the corpus is casa roja's. Measured, each several times, medians:
 
 tokenise   text to a store on disk, beside SentencePiece's own `encode` of the same lines on all
            cores, in turns. Ours may be the faster: Python's collector, which SentencePiece's many
-           lists set off, is paused while a store is built; called so, `encode` takes half as long
+           lists set off, is paused while a store is built
 batches    from the store to arrays, tokens of both sides a second, on one core
 plan       an epoch of --pairs sentence pairs (WMT14's 4.5 million) of made-up lengths: seconds, and
            the memory that it takes at most

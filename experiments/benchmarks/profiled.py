@@ -13,35 +13,36 @@ from jax.profiler import ProfileData
 NAMED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:.*op_name=\"([^\"]*)\")?", re.MULTILINE)
 
 
-def named(*programs: str) -> dict[str, str]:
-    """Of each instruction of programs' texts: its scopes and operation, or nothing."""
-    return {m[1]: m[2] or "" for text in programs for m in NAMED.finditer(text)}
+def scopes(
+    jit: Callable[..., Any], function: Callable[..., Any], *arguments: Any, **options: Any
+) -> dict[str, str]:
+    """Of each instruction of `jit(function, **options)`: scopes and operation, or nothing.
+
+    It is compiled for these arguments; all but the first are taken apart for that, since classes
+    that check their fields refuse what lowering makes of them.
+    """
+    leaves, tree = jax.tree.flatten(arguments[1:])
+    flat = jit(lambda first, *rest: function(first, *tree.unflatten(rest)), **options)
+    text = flat.lower(arguments[0], *leaves).compile().as_text()
+    return {m[1]: m[2] or "" for m in NAMED.finditer(text)}
 
 
 class Recorded:
-    """`jit`, and the text of all that is compiled by it."""
+    """`jit`, and `scopes` of the program that it compiles; one, for one shape."""
 
     def __init__(self, jit: Callable[..., Any]):
         self._jit = jit
-        self._programs: list[str] = []
+        self.scopes: dict[str, str] = {}
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As `jit` does; the shapes of the first call are recorded."""
-        compiled, seen = self._jit(function), []
+        """As `jit` does."""
+        compiled = self._jit(function)
 
         def call(*arguments: Any) -> Any:
-            if not seen:
-                seen.append(True)
-                leaves, tree = jax.tree.flatten(arguments)
-                flat = self._jit(lambda *leaves: function(*tree.unflatten(leaves)))
-                self._programs.append(flat.lower(*leaves).compile().as_text())
+            self.scopes = self.scopes or scopes(self._jit, function, *arguments)
             return compiled(*arguments)
 
         return call
-
-    def names(self) -> dict[str, str]:
-        """`named` of all of them."""
-        return named(*self._programs)
 
 
 def milliseconds(
@@ -49,16 +50,18 @@ def milliseconds(
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of one call and how often an instruction ran, by part, the most first.
 
-    A loop's milliseconds are its own, without those of its body. Instructions may run at the same
-    time, so that together they may take longer than the call.
+    The call is made once before, since the first after a pause is slower. A loop's milliseconds are
+    its own, without those of its body. Instructions may run at the same time, so that together they
+    may take longer than the call.
 
     Args:
-        names: `named` of the program.
+        names: `scopes` of the program.
         parts: name and pattern; an instruction is of the first whose pattern is found in
             "INSTRUCTION SCOPES/OPERATION". What no pattern finds is "all else".
     """
     spent: defaultdict[str, float] = defaultdict(float)
     times: Counter[str] = Counter()
+    call()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             call()
@@ -85,16 +88,14 @@ def show(spent: dict[str, dict[str, float]]) -> None:
 
 def _own(events: Iterable[Any]) -> Iterator[tuple[Any, float]]:
     """A thread's instructions, and how long each ran without those that ran inside of it."""
-    instructions = [e for e in events if "hlo_op" in dict(e.stats)]
-    around: list[int] = []  # those that go on, the innermost last
+    instructions = [event for event in events if "hlo_op" in dict(event.stats)]
+    instructions.sort(key=lambda event: (event.start_ns, -event.duration_ns))
     own = [event.duration_ns for event in instructions]
-    order = sorted(
-        range(len(own)), key=lambda i: (instructions[i].start_ns, -instructions[i].duration_ns)
-    )
-    for i in order:
-        while around and instructions[around[-1]].end_ns <= instructions[i].start_ns:
+    around: list[int] = []  # those that go on, the innermost last
+    for i, event in enumerate(instructions):
+        while around and instructions[around[-1]].end_ns <= event.start_ns:
             around.pop()
         if around:
-            own[around[-1]] -= instructions[i].duration_ns
+            own[around[-1]] -= event.duration_ns
         around.append(i)
     return zip(instructions, own, strict=True)

@@ -39,7 +39,7 @@ import optax
 from experiments import multi30k_en_de_tiny, wmt14_en_de_base, wmt14_en_de_big
 from experiments.benchmarks.common import bars, limit_line, matrix_rate, new_figure, record
 from experiments.benchmarks.peers import Missing, Peer, environment
-from experiments.benchmarks.profiled import milliseconds, named, show
+from experiments.benchmarks.profiled import milliseconds, scopes, show
 from transformer import losses, runtime
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config, from_dict
@@ -123,12 +123,12 @@ class Prepared:
     Attributes:
         loss: before any update, without dropout.
         steps: says the seconds of so many.
-        text: of the compiled program.
+        scopes: of the compiled program's instructions.
     """
 
     loss: float
     steps: Callable[[int], float]
-    text: Callable[[], str]
+    scopes: Callable[[], dict[str, str]]
 
 
 def prepare(case: Case, arrays: Path) -> Prepared:
@@ -169,13 +169,8 @@ def prepare(case: Case, arrays: Path) -> Prepared:
         jax.block_until_ready(metrics)
         return time.perf_counter() - start
 
-    def text() -> str:
-        leaves, tree = jax.tree.flatten(batch)
-        flat = layout.jit(lambda state, *b: one(state, tree.unflatten(b)), donate_argnums=0)
-        return flat.lower(state, *leaves).compile().as_text()
-
     steps(1)
-    return Prepared(first, steps, text)
+    return Prepared(first, steps, lambda: scopes(layout.jit, one, state, batch, donate_argnums=0))
 
 
 def measure(
@@ -201,8 +196,7 @@ def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) ->
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "arrays.npz"
         ours = prepare(case, arrays)
-        loss = ours.loss
-        row, theirs = {**dataclasses.asdict(case), "loss": loss}, None
+        row, theirs = {**dataclasses.asdict(case), "loss": ours.loss}, None
         if peer is not None:
             c = case.config
             model = {
@@ -215,16 +209,14 @@ def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) ->
                 answer = peer.ask({"arrays": str(arrays), "model": model, **where})
                 row |= {"pytorch_loss": answer["loss"], "pytorch": answer["version"]}
                 tolerance = 2e-2 if device == "gpu" else 1e-4
-                if abs(answer["loss"] - loss) > tolerance * loss:
-                    raise AssertionError(f"PyTorch's loss is {answer['loss']}, ours is {loss}")
+                if abs(answer["loss"] - ours.loss) > tolerance * ours.loss:
+                    raise AssertionError(f"PyTorch's loss is {answer['loss']}, ours is {ours.loss}")
                 theirs = lambda calls: peer.ask({"calls": calls})["seconds"]  # noqa: E731
             except Missing as error:
                 row["why"] = str(error)
         row |= measure(ours.steps, theirs, rounds)
         if device == "cpu":
-            names = named(ours.text())
-            ours.steps(1)
-            row["where"] = milliseconds(lambda: ours.steps(1), names, PARTS)
+            row["where"] = milliseconds(lambda: ours.steps(1), ours.scopes(), PARTS)
     row |= {"rounds": rounds, "tokens_per_second": 1e3 * case.tokens / row["ours_ms"]}
     if "pytorch_ms" in row:
         row["pytorch_tokens_per_second"] = 1e3 * case.tokens / row["pytorch_ms"]

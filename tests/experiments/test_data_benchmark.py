@@ -11,13 +11,21 @@ from transformer.data import everything, plan_buckets
 
 
 def test_every_part_is_measured_tabled_drawn_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    figures = []
+    monkeypatch.setattr(data, "write_figure", lambda *drawn: figures.append(drawn))
     path, picture = tmp_path / "data.json", tmp_path / "data.png"
     sizes = ["--sentences=400", "--vocabulary=400", "--pairs=3000", "--rounds=1"]
     data.main([*sizes, f"--json={path}", f"--png={picture}"])
-    assert picture.stat().st_size > 5_000
     result = json.loads(path.read_text())
+    ((drawn, figure),) = figures
+    assert drawn == picture
+    heights = [[bar.get_height() for bar in axes.patches] for axes in figure.axes]
+    keys = ("sentences_per_second", "sentencepiece_per_second")
+    assert heights[0] == [row[key] for row in result["tokenise"] for key in keys]
+    assert heights[1] == [row["seconds"] for row in result["plans"]]
+    assert heights[2] == [100 * row["share"] for row in result["padding"]]
     assert [row["kind"] for row in result["tokenise"]] == ["bpe", "unigram"]
     for row in result["tokenise"]:
         ratio = row["sentences_per_second"] / row["sentencepiece_per_second"]

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from experiments.benchmarks import decode
-from experiments.benchmarks.decode import Contender, Size, measure
+from experiments.benchmarks.decode import Contender, measure
+from experiments.benchmarks.decode_model import SIZES, Size, weights, write_model
 from experiments.benchmarks.peers import Missing
 
-TINY = decode.SIZES["tiny"]
+TINY = SIZES["tiny"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,9 +75,9 @@ def test_ours_alone_is_measured_drawn_and_recorded(
 
 
 def test_every_sentence_goes_on_to_the_limit(tmp_path: Path) -> None:
-    bias_V = decode.weights(TINY)["final_logits_bias"][0]
+    bias_V = weights(TINY)["final_logits_bias"][0]
     assert [i for i, bias in enumerate(bias_V) if bias] == [0, TINY.vocabulary - 1]
-    decode.write_model(TINY, tmp_path)
+    write_model(TINY, tmp_path)
     said = decode.ours(TINY, tmp_path, "ours", beam=1).said
     assert [len(row) for row in said] == [TINY.tokens - 1] * TINY.rows
     assert all(0 < i < TINY.vocabulary - 1 for row in said for i in row)

@@ -39,13 +39,19 @@ def test_the_two_take_turns() -> None:
 def test_ours_alone_is_measured_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    figures = []
     monkeypatch.setattr(train, "matrix_rate", lambda: 1e9)
+    monkeypatch.setattr(train, "write_figure", lambda *drawn: figures.append(drawn))
     path, picture = tmp_path / "train.json", tmp_path / "train.png"
     train.main(
         ["--cases", "tiny,10,4", "--rounds=1", "--no-peer", f"--json={path}", f"--png={picture}"]
     )
-    assert picture.stat().st_size > 5_000
     (row,) = json.loads(path.read_text())["rows"]
+    ((drawn, figure),) = figures
+    (axes,), (bar,) = figure.axes, figure.axes[0].patches
+    assert drawn == picture and axes.get_title() == "tiny, 10 rows of 4"
+    assert bar.get_height() == row["tokens_per_second"]
+    assert list(axes.lines[0].get_ydata()) == [row["limit_tokens_per_second"]] * 2
     assert {name for name, _ in train.PARTS} <= {*row["where"]}
     assert all(part["ms"] > 0 for part in row["where"].values())
     assert row["tokens_per_second"] == pytest.approx(1e3 * 38 / row["ours_ms"])

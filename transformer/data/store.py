@@ -173,8 +173,7 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
 def _without_collector() -> Iterator[None]:
     """Python's search for cycles, paused.
 
-    New lists start it again and again: with one for each sentence, it took as much time as
-    SentencePiece itself. Sentences make no cycles.
+    New lists, one for each sentence, would start it again and again. Sentences make no cycles.
     """
     was_on = gc.isenabled()
     gc.disable()
