@@ -55,7 +55,12 @@ LENGTH = 128  # positions of source and of target
 # the compiler makes rings both ways of both, which send 9 parts of 8, not 7.
 FLAGS = (
     "--xla_tpu_enable_windowed_einsum_for_all_gather=false",
-    "--xla_tpu_spmd_bidirectional_windowed_einsum=false",
+    "--xla_tpu_enable_windowed_einsum_for_reduce_scatter=false",
+    "--xla_enable_async_all_gather=true",
+    "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
+    "--xla_tpu_prefer_async_allgather_to_allreduce=true",
+    "--xla_tpu_enable_sparse_core_collective_offload_reduce_scatter=true",
+    "--xla_tpu_enable_sparse_core_collective_offload_nd_reduce_scatter=true",
 )
 TOPOLOGIES = {
     8: "v5p:2x2x2",

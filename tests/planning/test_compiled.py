@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from transformer.planning import tpu
 from transformer.planning.compiled import Cost, least, peak_bytes
 
 LIBTPU = Path(__file__).parents[2] / ".venv" / "libtpu"
+NO_BIAS = {"model.feed_forward_bias": False}
 N = 3  # layers of the programs below
 D = 16
 
@@ -133,14 +135,27 @@ def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
 @pytest.mark.tpu_aot
 @pytest.mark.skipif(not LIBTPU.is_dir(), reason="no libtpu: `tests/run -m tpu_aot` installs it")
 class TestOnTpu:
-    def test_a_small_step_sends_little_more_than_it_must(self) -> None:
-        """An embedding's three gradients travel as one."""
-        sizes = {"data": 8, "fsdp": 1, "tensor": 1, "sequence": 1}
-        changes = {f"mesh.{axis}": size for axis, size in sizes.items()}
+    @pytest.mark.parametrize(
+        ("mesh", "changes"),
+        [
+            ({"data": 8}, {}),  # an embedding's three gradients travel as one
+            ({"data": 2, "tensor": 4}, {}),  # queries', keys' and values' of what they read, too
+            ({"data": 2, "tensor": 4}, {"model.feed_forward": "swiglu"}),
+            # A bias stands between the sums of two outputs, which then do not become one.
+            ({"data": 2, "tensor": 4}, {"model.sublayers": "parallel", **NO_BIAS}),
+        ],
+        ids=["data", "tensor", "tensor-gated", "tensor-parallel"],
+    )
+    def test_a_small_step_sends_little_more_than_it_must(
+        self, mesh: dict[str, int], changes: dict[str, Any]
+    ) -> None:
+        sizes = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1, **mesh}
+        axes = {f"mesh.{axis}": size for axis, size in sizes.items()}
         wide = {"model.d_model": 512, "model.d_ff": 512, "data.tokenizer.vocab_size": 1_280}
-        step = config(**changes, **wide)
+        step = config(**axes, **wide, **changes)
         program = tpu.compile_step(step, "v5e:2x4", 64, 16, libtpu=LIBTPU)
         cost = Cost.of(program.text, sizes)
+        print(cost.sent, program.least)
         assert program.least is not None
         assert cost.flops > 0
         assert 1.0 <= sum(cost.sent.values()) / sum(program.least.values()) <= 1.1

@@ -74,6 +74,9 @@ class Sublayer(nn.Module):
     deepnorm  LayerNorm(α x + Dropout(f(x)))            Wang et al. 2022, §3
     pre       x + Dropout(f(LayerNorm(x)))              Xiong et al. 2020
     sandwich  x + Dropout(LayerNorm(f(LayerNorm(x))))   Ding et al. 2021; "peri": Kim et al. 2025
+
+    What f reads is constrained: the gradients of all products that read it (queries, keys and
+    values; both of a gated network) are then summed over devices once, not each.
     """
 
     config: ModelConfig
@@ -86,15 +89,16 @@ class Sublayer(nn.Module):
         self.dropout = Dropout(self.config.dropout)
 
     def __call__(self, x: Float[Array, "B T D"], function: Function) -> Float[Array, "B T D"]:
+        placed = lambda x: constrain(x, "batch", "length", "hidden")  # noqa: E731
         match self.config.norm:
             case "pre":
-                x = x + self.dropout(function(self.norm(x)))
+                x = x + self.dropout(function(placed(self.norm(x))))
             case "sandwich":
-                x = x + self.dropout(self.output_norm(function(self.norm(x))))
+                x = x + self.dropout(self.output_norm(function(placed(self.norm(x)))))
             case _:
                 before = x if self.residual == 1.0 else x * self.residual
-                x = self.norm(before + self.dropout(function(x)))
-        return constrain(x, "batch", "length", "hidden")
+                x = self.norm(before + self.dropout(function(placed(x))))
+        return placed(x)
 
 
 def through(

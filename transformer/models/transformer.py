@@ -30,11 +30,6 @@ from transformer.models.sublayers import GATED, FeedForward, MultiHeadAttention
 from transformer.sharding import constrain
 
 
-def summed_once(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """What several products read: its gradients, split over devices, are summed as one."""
-    return constrain(x, "batch", "length", "hidden")
-
-
 class EncoderLayer(nn.Module):
     """Self-attention over the whole source, then feed-forward (AIAYN §3.1)."""
 
@@ -56,7 +51,6 @@ class EncoderLayer(nn.Module):
 
         def self_attention(x_BSD: Array) -> Array:
             nonlocal kept
-            x_BSD = summed_once(x_BSD)
             q_BSHK = attention.queries(x_BSD, rotation)
             kept = attention.keys_values(x_BSD, rotation)
             return attention(q_BSHK, *kept, relations)
@@ -94,7 +88,6 @@ class DecoderLayer(nn.Module):
         attention, rotation = self.self_attention, relations.rotation
 
         def self_attention(x_BTD: Array) -> Array:
-            x_BTD = summed_once(x_BTD)
             q_BTHK = attention.queries(x_BTD, rotation)
             return attention(q_BTHK, *attention.keys_values(x_BTD, rotation), relations)
 
@@ -102,7 +95,8 @@ class DecoderLayer(nn.Module):
             q_BTHK = self.cross_attention.queries(x_BTD)
             return self.cross_attention(q_BTHK, k_BSGK, v_BSGU, Relations(cross_mask))
 
-        k_BSGK, v_BSGU = self.cross_attention.keys_values(summed_once(memory))
+        memory = constrain(memory, "batch", "length", "hidden")  # one sum of gradients: `Sublayer`
+        k_BSGK, v_BSGU = self.cross_attention.keys_values(memory)
         out = self._sublayers(x, self_attention, cross_attention)
         return unless_dropped(self, self.config.layer_drop, x, out), None
 

@@ -101,9 +101,9 @@ def least(config: Config, layout: Layout, rows: int, length: int) -> dict[str, f
 
         all-reduce over t        2 (t - 1) / t · rows · length / (d f) · D · w
 
-    where a = 4 in an encoder's layer (attention and feed-forward, forward and backward), 6 in a
-    decoder's, and 4 in all: two embeddings, the gradients of the memory and of the last hidden
-    states. The softmax's own sums, and scalars, are left out.
+    where a = 2 in a sub-layer (forward and backward), of which an encoder's layer has two and a
+    decoder's three (one, if they are parallel), and 4 in all: two embeddings, the gradients of the
+    memory and of the last hidden states. The softmax's own sums, and scalars, are left out.
 
     Args:
         rows, length: of the whole batch, source and target alike.
@@ -140,7 +140,8 @@ def least(config: Config, layout: Layout, rows: int, length: int) -> dict[str, f
         sent[" x ".join(splits)] += (times + 1) * (f - 1) / f * bytes
         sent[" x ".join(copies)] += 2 * (d - 1) / d * bytes / f
     t = layout.split("mlp")
-    vectors = 4 * c.encoder_layers + 6 * c.decoder_layers + 4
+    encoder, decoder = (1, 1) if c.sublayers == "parallel" else (2, 3)
+    vectors = 2 * (encoder * c.encoder_layers + decoder * c.decoder_layers) + 4
     positions = rows * length // layout.split("batch")
     sent[" x ".join(layout.mesh_axes("mlp"))] += (
         2 * (t - 1) / t * positions * c.d_model * w * vectors
