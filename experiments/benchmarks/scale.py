@@ -51,8 +51,9 @@ from transformer.planning.hlo import Module
 FLAT = 1.03  # times the mesh's least FLOPs of a chip
 NEAR = 1.1  # times the least bytes sent
 LENGTH = 128  # positions of source and of target
-# Gathers in one piece, and a ring of permutes, one way, where a gradient is scattered: by default
-# the compiler makes rings both ways of both, which send 9 parts of 8, not 7.
+# What a run on such chips would set in LIBTPU_INIT_ARGS. By default the compiler makes rings of
+# permutes both ways of small gathers and scatters, which send 9 parts of 8, not 7; and over all
+# three axes of a torus it all-reduces, padded with zeros, what should be gathered or scattered.
 FLAGS = (
     "--xla_tpu_enable_windowed_einsum_for_all_gather=false",
     "--xla_tpu_enable_windowed_einsum_for_reduce_scatter=false",

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from experiments import base
 from experiments.benchmarks import scale
 from experiments.benchmarks.scale import Case, judged
-from transformer.config import Config
+from transformer.config import Config, from_dict
+from transformer.planning import tpu
+from transformer.planning.hlo import Module
 from transformer.planning.tpu import Program
 
 TEXT = """HloModule step
@@ -63,3 +66,19 @@ def test_what_was_measured_is_not_compiled_again(
     assert str(tmp_path) not in result["command"].replace(str(path), "").replace(str(picture), "")
     assert "exceeded" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(
+    not scale.LIBTPU.is_dir(), reason="no libtpu: `tests/run -m tpu_aot` installs it"
+)
+def test_parameters_split_over_a_whole_torus_are_gathered_and_scattered() -> None:
+    """In rings, or all-reduced whole, as without the flags, they would send more."""
+    tree = base.get_config()
+    sizes = {"data": 1, "fsdp": 64, "tensor": 1, "sequence": 1}
+    tree.update_from_flattened_dict({f"mesh.{axis}": size for axis, size in sizes.items()})
+    tree.training.loss_chunks = 1
+    step = (from_dict(tree.to_dict()), "v5p:4x4x4", 64, 16)
+    program = tpu.compile_step(*step, libtpu=scale.LIBTPU, flags=scale.FLAGS)
+    loops = [one for one in Module(program.text).collectives if one.times > 1]
+    assert {one.kind for one in loops if one.sent > 1e6} == {"all-gather", "reduce-scatter"}
