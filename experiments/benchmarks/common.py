@@ -23,7 +23,7 @@ def record(module: str, arguments: Sequence[str], **results: Any) -> dict[str, A
     flags = described["flags"]
     return {
         "command": f"python -m {module} {shlex.join(arguments)}".strip(),
-        "machine": {key: described[key] for key in ("platform", "cores", "devices")},
+        "machine": {key: described[key] for key in ("platform", "processor", "cores", "devices")},
         "versions": {
             **{key: described[key] for key in ("transformer", "git", "python")},
             **described["packages"],
@@ -51,10 +51,16 @@ def matrix_rate(size: int = 2_048) -> float:
 
 
 def memory_rate(mebibytes: int = 256) -> float:
-    """Bytes a second that NumPy copies, read and written, the best of several: one core's."""
+    """Bytes a second, read and written, the best of several copies.
+
+    On a CPU NumPy's copy, one core's; else one by the device.
+    """
     source = np.ones(mebibytes * 2**20, np.uint8)
-    target = np.empty_like(source)
-    return 2 * source.nbytes / _best(lambda: np.copyto(target, source))
+    if jax.default_backend() == "cpu":
+        target = np.empty_like(source)
+        return 2 * source.nbytes / _best(lambda: np.copyto(target, source))
+    held, copied = jax.device_put(source), jax.jit(jnp.bitwise_not)
+    return 2 * source.nbytes / _best(lambda: copied(held).block_until_ready())
 
 
 def _best(call: Callable[[], Any], times: int = 10) -> float:

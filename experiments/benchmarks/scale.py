@@ -1,6 +1,6 @@
 """What a training step costs each chip on 8 to 512 of them, read from programs compiled for them.
 
-    python -m experiments.benchmarks.scale --json=FILE --png=FILE     (a minute or two a case)
+    python -m experiments.benchmarks.scale --json=FILE --png=FILE     (half a minute a case)
 
 wmt14_en_de_big on TPU v5p, its step compiled ahead of time (libtpu; no TPU at hand) with the same
 tokens a chip on every mesh. Time on a machine that pretends to be many says little; on paper, weak
@@ -33,7 +33,9 @@ asked for more --cases, it does what is missing. Delete the rows of what a chang
 
 import argparse
 import dataclasses
+import importlib.metadata
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +54,9 @@ from transformer.planning.hlo import Module
 FLAT = 1.03  # times the mesh's least FLOPs of a chip
 NEAR = 1.1  # times the least bytes sent
 LENGTH = 128  # positions of source and of target
-# What a run on such chips would set in LIBTPU_INIT_ARGS. By default the compiler makes rings of
-# permutes both ways of small gathers and scatters, which send 9 parts of 8, not 7; and over all
-# three axes of a torus it all-reduces, padded with zeros, what should be gathered or scattered.
+# What a run on such chips would set in LIBTPU_INIT_ARGS, for fewer bytes: its time is not measured.
+# Unset, the compiler overlaps small gathers and scatters with products, as rings of permutes, and
+# all-reduces what all chips of a torus of three axes would gather or scatter.
 FLAGS = (
     "--xla_tpu_enable_windowed_einsum_for_all_gather=false",
     "--xla_tpu_enable_windowed_einsum_for_reduce_scatter=false",
@@ -76,16 +78,14 @@ TOPOLOGIES = {
 MESHES = {  # name → sizes of axes; what is left of the chips is data
     "data": {},
     "fsdp": {"fsdp": -1},
+    "fsdp-unset": {"fsdp": -1},  # without FLAGS
     "data-fsdp": {"fsdp": 4},
     "data-fsdp128": {"fsdp": 128},
     "data-tensor": {"tensor": 4},
 }
-CASES = [
-    f"{mesh}:{chips}"
-    for mesh, sizes in MESHES.items()
-    for chips in (8, 64, 512)
-    if max(sizes.values(), default=1) <= chips
-]
+CASES = [f"{mesh}:{n}" for mesh in ("data", "data-fsdp", "data-tensor") for n in (8, 64, 512)]
+CASES += [f"fsdp:{n}" for n in (8, 64, 128, 256, 512)]
+CASES += ["fsdp-unset:8", "fsdp-unset:64", "data-fsdp128:512"]
 AXES = ("data", "fsdp", "tensor", "sequence")
 LIBTPU = Path(__file__).parents[2] / ".venv" / "libtpu"
 
@@ -109,6 +109,10 @@ class Case:
         return {**sizes, free: self.chips // (taken[0] * taken[1] * taken[2])}
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        return () if self.name.startswith("fsdp-unset:") else FLAGS
+
+    @property
     def rows(self) -> int:
         return self.tokens * self.chips // LENGTH
 
@@ -119,11 +123,28 @@ class Case:
         tree.training.loss_chunks = 1
         return from_dict(tree.to_dict())
 
-    @property
-    def key(self) -> str:
-        """Another one: another program."""
-        asked = [self.config.as_dict(), TOPOLOGIES[self.chips], self.rows, LENGTH, list(FLAGS)]
-        return digest_of({"asked": asked})
+    def key(self, compiler: str) -> str:
+        """Another one: another program. `compiler` is libtpu's version."""
+        asked = [self.config.as_dict(), TOPOLOGIES[self.chips], self.rows, LENGTH]
+        return digest_of({"asked": [*asked, list(self.flags), compiler]})
+
+
+def case_name(text: str) -> str:
+    """An argument, checked."""
+    mesh, _, chips = text.partition(":")
+    known = mesh in MESHES and chips in map(str, TOPOLOGIES)
+    if not known or math.prod(Case(text, 0).mesh.values()) != int(chips):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no MESH:CHIPS: a mesh of {', '.join(MESHES)}, and so many chips as it "
+            f"divides of {', '.join(map(str, TOPOLOGIES))}"
+        )
+    return text
+
+
+def version_of(libtpu: Path) -> str:
+    """Of the compiler in this folder; "none" where it has none, which compiling then refuses."""
+    found = importlib.metadata.distributions(name="libtpu", path=[str(libtpu)])
+    return next((one.version for one in found), "none")
 
 
 def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
@@ -132,21 +153,23 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     Args:
         programs: the folder where what was compiled is kept, and found again.
     """
-    topology = TOPOLOGIES[case.chips]
-    kept = programs and programs / f"{case.key}.json"
+    topology, compiler = TOPOLOGIES[case.chips], version_of(libtpu)
+    key = case.key(compiler)
+    kept = programs and programs / f"{key}.json"
     if kept and kept.exists():
         program = tpu.Program(**json.loads(kept.read_text()))
     else:
         asked = (case.config, topology, case.rows, LENGTH)
-        program = tpu.compile_step(*asked, libtpu=libtpu, flags=FLAGS)
+        program = tpu.compile_step(*asked, libtpu=libtpu, flags=case.flags)
         if kept:
             write_json(kept, dataclasses.asdict(program))
     cost = compiled.Cost.of(program.text, case.mesh)
     assert program.least is not None
     return {
         "case": case.name,
-        "key": case.key,
+        "key": key,
         "git": runtime.describe()["git"],
+        "libtpu": compiler,
         "chips": case.chips,
         "topology": topology,
         "mesh": {axis: size for axis, size in case.mesh.items() if size > 1},
@@ -222,11 +245,11 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         chips = [row["chips"] for row in mine]
         color = f"C{number}"
         left.plot(chips, [row["flops"] / 1e12 for row in mine], "o-", color=color, label=mesh)
-        for of, style in (("sent", "o-"), ("least", ":")):
+        for of, style in (("sent", "o-"), ("least", "_:")):
             values = [sum(row[of].values()) / 1e9 for row in mine]
             right.plot(chips, values, style, color=color)
     left.set(ylabel="TFLOP a chip and step")
-    right.set(ylabel="GB sent a chip and step (dotted: the least)")
+    right.set(ylabel="GB sent a chip and step (dashes: the least)")
     ticks = sorted({row["chips"] for row in rows})
     for axes in figure.axes:
         axes.set_xscale("log", base=2)
@@ -243,7 +266,7 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", nargs="+", default=CASES, metavar="MESH:CHIPS")
+    parser.add_argument("--cases", type=case_name, nargs="+", default=CASES, metavar="MESH:CHIPS")
     parser.add_argument("--tokens", type=int, default=4_096, help="of a chip, each side")
     parser.add_argument("--libtpu", type=Path, default=LIBTPU, help="where it is installed")
     parser.add_argument("--results", type=Path, metavar="DIR", help="keeps compiled programs")
@@ -252,10 +275,11 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     known: dict[str, Any] = {}
+    compiler = version_of(options.libtpu)
     if options.json and options.json.exists() and not options.results:
         known = {row["case"]: row for row in json.loads(options.json.read_text())["rows"]}
     for case in [Case(name, options.tokens) for name in options.cases]:
-        if case.name not in known or known[case.name]["key"] != case.key:
+        if case.name not in known or known[case.name]["key"] != case.key(compiler):
             known[case.name] = measure(case, options.libtpu, options.results)
         if options.json:
             settings = {"tokens": options.tokens, "length": LENGTH, "flags": list(FLAGS)}

@@ -16,7 +16,9 @@ Where ours spends its time, on CPUs, is what JAX's profiler says of one more ste
 by the parts of the model: milliseconds of instructions and how many there were.
 
 The limit: 3 times the forward pass's FLOPs (2 for each multiply-add of a matrix product, nothing
-else) at the rate of a large matrix product, measured in the same run.
+else) at the rate of a large matrix product; or, if that takes longer, what Adam moves (28 bytes a
+parameter: it, two moments and its gradient read, all but the last written) at the rate of a copy.
+Both rates are measured in the same run.
 """
 
 import argparse
@@ -37,7 +39,14 @@ import numpy as np
 import optax
 
 from experiments import multi30k_en_de_tiny, wmt14_en_de_base, wmt14_en_de_big
-from experiments.benchmarks.common import bars, limit_line, matrix_rate, new_figure, record
+from experiments.benchmarks.common import (
+    bars,
+    limit_line,
+    matrix_rate,
+    memory_rate,
+    new_figure,
+    record,
+)
 from experiments.benchmarks.peers import Missing, Peer, environment
 from experiments.benchmarks.profiled import milliseconds, scopes, show
 from transformer import losses, runtime
@@ -70,6 +79,7 @@ PARTS = (
     ("norms, dropout, residuals, activations", r"Transformer"),
     ("optimizer", r"^\S+ jit\([^)]*\)/\w+$"),
 )
+ADAM = 7 * 4  # bytes that it reads and writes for a parameter
 PADDED = 10  # of so many rows, one is half as long
 
 
@@ -115,17 +125,23 @@ class Case:
         forward = FAMILIES[model.family].flops_per_token(model, self.length)
         return 3 * self.rows * self.length * forward
 
+    def limit(self, parameters: int, flops: float, bytes: float) -> float:
+        """Tokens a second, of so many FLOPs and bytes copied a second: see the module."""
+        return self.tokens / max(self.flops / flops, ADAM * parameters / bytes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """Our step, compiled.
 
     Attributes:
+        parameters: how many.
         loss: before any update, without dropout.
         steps: says the seconds of so many.
         scopes: of the compiled program's instructions.
     """
 
+    parameters: int
     loss: float
     steps: Callable[[int], float]
     scopes: Callable[[], dict[str, str]]
@@ -170,7 +186,8 @@ def prepare(case: Case, arrays: Path) -> Prepared:
         return time.perf_counter() - start
 
     steps(1)
-    return Prepared(first, steps, lambda: scopes(layout.jit, one, state, batch, donate_argnums=0))
+    names_of = lambda: scopes(layout.jit, one, state, batch, donate_argnums=0)  # noqa: E731
+    return Prepared(sum(x.size for _, x in names), first, steps, names_of)
 
 
 def measure(
@@ -191,8 +208,14 @@ def measure(
     return row
 
 
-def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) -> dict[str, Any]:
-    """One case: a row of the table."""
+def run(
+    case: Case, peer: Peer | None, rounds: int, device: str, rates: tuple[float, float]
+) -> dict[str, Any]:
+    """One case: a row of the table.
+
+    Args:
+        rates: FLOPs of matrix products and bytes copied, a second.
+    """
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "arrays.npz"
         ours = prepare(case, arrays)
@@ -220,7 +243,7 @@ def run(case: Case, peer: Peer | None, rounds: int, device: str, rate: float) ->
     row |= {"rounds": rounds, "tokens_per_second": 1e3 * case.tokens / row["ours_ms"]}
     if "pytorch_ms" in row:
         row["pytorch_tokens_per_second"] = 1e3 * case.tokens / row["pytorch_ms"]
-    row["limit_tokens_per_second"] = case.tokens * rate / case.flops
+    row["limit_tokens_per_second"] = case.limit(ours.parameters, *rates)
     row["share_of_limit"] = row["tokens_per_second"] / row["limit_tokens_per_second"]
     return row
 
@@ -251,8 +274,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --device={options.device}, but JAX runs on {jax.default_backend()}")
     named = [case.split(",") for case in options.cases or []]
     cases = [Case(m, int(b), int(t)) for m, b, t in named or CASES[options.device]]
-    rate, rows = matrix_rate(), []
-    print(f"matrix products: {rate / 1e9:,.0f} GFLOP/s")
+    rates, rows = (matrix_rate(), memory_rate()), []
+    print(f"matrix products: {rates[0] / 1e9:,.0f} GFLOP/s; copies: {rates[1] / 1e9:,.1f} GB/s")
     with contextlib.ExitStack() as stack:
         peer = None
         if not options.no_peer:
@@ -262,13 +285,14 @@ def main(arguments: list[str]) -> None:
                 sys.exit(f"error: {error}; --no-peer measures ours alone")
             peer = stack.enter_context(Peer(python, Path(__file__).with_name("train_torch.py")))
         for case in cases:
-            row = run(case, peer, options.rounds, options.device, rate)
+            row = run(case, peer, options.rounds, options.device, rates)
             rows.append(row)
             print(_line(row), flush=True)
             show(row.get("where", {}))
     if options.json:
         described = record("experiments.benchmarks.train", arguments)
-        write_json(options.json, {**described, "matrix_flops": rate, "rows": rows})
+        measured = {"matrix_flops": rates[0], "copied_bytes": rates[1]}
+        write_json(options.json, {**described, **measured, "rows": rows})
     if options.png:
         draw(options.png, rows)
 

@@ -30,7 +30,24 @@ def test_a_mesh_takes_all_chips_and_the_tokens_of_each() -> None:
     assert Case("data-tensor:64", 4_096).mesh == {"data": 16, "fsdp": 1, "tensor": 4, "sequence": 1}
     assert Case("fsdp:512", 4_096).mesh == {"data": 1, "fsdp": 512, "tensor": 1, "sequence": 1}
     assert Case("data:512", 4_096).rows * scale.LENGTH == 512 * 4_096
-    assert Case("data:8", 4_096).key != Case("data:8", 2_048).key
+
+
+def test_a_row_is_one_of_its_program_and_compiler() -> None:
+    key = Case("fsdp:8", 4_096).key("1")
+    assert key == Case("fsdp:8", 4_096).key("1")
+    others = [("fsdp:8", 2_048, "1"), ("fsdp:8", 4_096, "2"), ("fsdp-unset:8", 4_096, "1")]
+    assert key not in [Case(name, tokens).key(version) for name, tokens, version in others]
+
+
+def test_every_case_fills_its_chips() -> None:
+    assert [scale.case_name(name) for name in scale.CASES] == scale.CASES
+
+
+@pytest.mark.parametrize("name", ["data", "ring:8", "data:7", "data-fsdp128:64"])
+def test_a_case_that_is_none_is_one_line(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        scale.main(["--cases", name])
+    assert f"error: argument --cases: {name!r} is no MESH:CHIPS" in capsys.readouterr().err
 
 
 def test_a_row_holds_within_both_bounds_of_its_own_mesh() -> None:

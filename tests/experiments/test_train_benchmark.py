@@ -35,12 +35,19 @@ def test_the_two_take_turns() -> None:
     assert turns == [("a", 1), *[("a", 1), ("a", 4), ("b", 1), ("b", 4)] * 3]
 
 
+def test_the_limit_is_what_takes_longer_products_or_memory() -> None:
+    case = Case("tiny", 10, 4)  # one row of two words less
+    assert case.limit(1_000, case.flops / 2, 1e9) == pytest.approx(38 / 2)
+    assert case.limit(1_000, case.flops / 2, 28_000 / 4) == pytest.approx(38 / 4)
+
+
 @pytest.mark.optax
 def test_ours_alone_is_measured_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = []
     monkeypatch.setattr(train, "matrix_rate", lambda: 1e9)
+    monkeypatch.setattr(train, "memory_rate", lambda: 1e9)
     monkeypatch.setattr(train, "write_figure", lambda *drawn: figures.append(drawn))
     path, picture = tmp_path / "train.json", tmp_path / "train.png"
     train.main(
@@ -66,6 +73,7 @@ def test_a_peer_that_cannot_be_installed_is_one_line(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(train, "environment", fails)
     monkeypatch.setattr(train, "matrix_rate", lambda: 1e9)
+    monkeypatch.setattr(train, "memory_rate", lambda: 1e9)
     with pytest.raises(SystemExit, match=r"^error: torch cannot be installed: no network; --no-pe"):
         train.main([])
 

@@ -112,9 +112,15 @@ def test_the_dtype_of_computation_travels() -> None:
     assert found == {"data": pytest.approx(2 * 7 / 8 * 2 * (sum(n.values()) + n["norms"]))}
 
 
-def test_the_least_of_tensor_parallelism_sums_vectors_in_every_sublayer() -> None:
-    found = least(config(), testing.layout(data=2, tensor=4), 8, 16)
-    vectors = 2 * (2 + 2) + 2 * (3 + 3) + 4
+@pytest.mark.parametrize(
+    ("sublayers", "vectors"),
+    [("sequential", 2 * (2 + 2) + 2 * (3 + 3) + 4), ("parallel", 2 * 2 + 2 * 2 + 4)],
+)
+def test_the_least_of_tensor_parallelism_sums_vectors_in_every_sublayer(
+    sublayers: str, vectors: int
+) -> None:
+    step = config(**{"model.sublayers": sublayers})
+    found = least(step, testing.layout(data=2, tensor=4), 8, 16)
     assert found["tensor"] == pytest.approx(2 * 3 / 4 * vectors * (8 * 16 / 2) * 16 * 4)
 
 
@@ -141,7 +147,7 @@ class TestOnTpu:
             ({"data": 8}, {}),  # an embedding's three gradients travel as one
             ({"data": 2, "tensor": 4}, {}),  # queries', keys' and values' of what they read, too
             ({"data": 2, "tensor": 4}, {"model.feed_forward": "swiglu"}),
-            # A bias stands between the sums of two outputs, which then do not become one.
+            # Of two outputs' sums the compiler makes one, unless a bias is added between them.
             ({"data": 2, "tensor": 4}, {"model.sublayers": "parallel", **NO_BIAS}),
         ],
         ids=["data", "tensor", "tensor-gated", "tensor-parallel"],
@@ -155,7 +161,6 @@ class TestOnTpu:
         step = config(**axes, **wide, **changes)
         program = tpu.compile_step(step, "v5e:2x4", 64, 16, libtpu=LIBTPU)
         cost = Cost.of(program.text, sizes)
-        print(cost.sent, program.least)
         assert program.least is not None
         assert cost.flops > 0
         assert 1.0 <= sum(cost.sent.values()) / sum(program.least.values()) <= 1.1

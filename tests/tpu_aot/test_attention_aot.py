@@ -1,11 +1,12 @@
 """The big model's whole training step, compiled for TPUs that are not there (with libtpu).
 
-    tests/run -m tpu_aot                    about 6 minutes of 2 cores
+    tests/run -m tpu_aot                    about 4 minutes of 2 cores
     UPDATE_GOLDEN=1 tests/run -m tpu_aot    writes tests/golden/tpu_aot anew: look at the diff
 
 A new golden text is legitimate where the model, the mesh or libtpu changed; constraints.txt pins
-libtpu. The counts are of the optimised program's text: a collective in a loop's body stands once,
+libtpu. The counts are of the optimised program's text: what is in a loop's body stands once,
 however often the loop runs. Layers are one loop, hops of a ring another, the loss's chunks a third.
+FLOPs and bytes are of the whole step.
 """
 
 import os
@@ -20,7 +21,7 @@ import pytest
 
 from experiments import wmt14_en_de_big
 from transformer.config import from_dict
-from transformer.planning.compiled import peak_bytes
+from transformer.planning.compiled import Cost, peak_bytes
 from transformer.planning.hlo import Module
 from transformer.planning.tpu import Program, compile_step
 
@@ -109,14 +110,18 @@ def test_runs_the_pallas_kernel(compiled: Compiled) -> None:
 
 
 def test_collectives_are_those_of_the_mesh(compiled: Compiled) -> None:
-    found = collectives(compiled.program.text, compiled.case.mesh)
+    found = collectives(Module(compiled.program.text), compiled.case.mesh)
     assert set(found) == compiled.case.kinds, found
+
+
+def test_it_costs_what_it_did(compiled: Compiled) -> None:
     path = GOLDEN / f"{compiled.case.name}.txt"
-    text = golden_text(compiled.case, found)
+    text = golden_text(compiled)
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert path.read_text() == text, "other collectives than before: see this file's docstring"
+    renew = "if that is meant: UPDATE_GOLDEN=1 tests/run -m tpu_aot, and look at the diff"
+    assert path.read_text() == text, f"the compiled step is another one than before; {renew}"
 
 
 def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
@@ -128,7 +133,11 @@ def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
     assert not found, "\n".join(found)
 
 
-def golden_text(case: Case, found: Counter[str]) -> str:
+def golden_text(compiled: Compiled) -> str:
+    case, program = compiled.case, compiled.program
+    module = Module(program.text)
+    sizes = {axis: case.mesh.get(axis, 1) for axis in AXES}
+    cost = Cost.of(program.text, sizes)
     mesh = " x ".join(f"{axis} {size}" for axis, size in case.mesh.items())
     changes = ", ".join(f"{key}={value}" for key, value in case.changes.items())
     return "\n".join(
@@ -136,18 +145,24 @@ def golden_text(case: Case, found: Counter[str]) -> str:
             f"# {EXPERIMENT} on {case.topology}, {mesh}:",
             f"# {changes};",
             f"# {case.rows} rows of {case.length:,} positions, source and target.",
-            "# Collectives in the optimised program; one in a loop's body counts once.",
-            *(f"{kind}: {count}" for kind, count in sorted(found.items())),
+            "# Of one chip. FLOPs are of matrix products outside of kernels.",
+            f"FLOPs: {cost.flops:.6g}",
+            f"peak memory: {peak_bytes(program.memory) / 2**20:,.0f} MiB",
+            *(f"sent over {axes}: {bytes:,.0f} bytes" for axes, bytes in sorted(cost.sent.items())),
+            "# In the optimised program's text; what is in a loop's body counts once.",
+            f"fusions: {program.text.count(' fusion(')}",
+            f"custom calls: {program.text.count(' custom-call(')}",
+            *(f"{kind}: {n}" for kind, n in sorted(collectives(module, case.mesh).items())),
             "",
         ]
     )
 
 
-def collectives(program: str, mesh: dict[str, int]) -> Counter[str]:
+def collectives(module: Module, mesh: dict[str, int]) -> Counter[str]:
     """Kind → how many; of permutes, over which axes of the mesh."""
     sizes = {axis: mesh.get(axis, 1) for axis in AXES}
     found: Counter[str] = Counter()
-    for one in Module(program).collectives:
+    for one in module.collectives:
         along = f" over {' x '.join(one.axes(sizes))}" if one.kind == "collective-permute" else ""
         found[one.kind + along] += 1
     return found

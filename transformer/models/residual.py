@@ -75,8 +75,9 @@ class Sublayer(nn.Module):
     pre       x + Dropout(f(LayerNorm(x)))              Xiong et al. 2020
     sandwich  x + Dropout(LayerNorm(f(LayerNorm(x))))   Ding et al. 2021; "peri": Kim et al. 2025
 
-    What f reads is constrained: the gradients of all products that read it (queries, keys and
-    values; both of a gated network) are then summed over devices once, not each.
+    What f reads is constrained as such, apart from the x of the residual connection: gradients by
+    it, of all products that read it (queries, keys and values; both of a gated network's), are
+    then added before they are summed over devices.
     """
 
     config: ModelConfig
@@ -89,7 +90,7 @@ class Sublayer(nn.Module):
         self.dropout = Dropout(self.config.dropout)
 
     def __call__(self, x: Float[Array, "B T D"], function: Function) -> Float[Array, "B T D"]:
-        placed = lambda x: constrain(x, "batch", "length", "hidden")  # noqa: E731
+        placed = lambda array: constrain(array, "batch", "length", "hidden")  # noqa: E731
         match self.config.norm:
             case "pre":
                 x = x + self.dropout(function(placed(self.norm(x))))

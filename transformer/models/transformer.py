@@ -95,7 +95,8 @@ class DecoderLayer(nn.Module):
             q_BTHK = self.cross_attention.queries(x_BTD)
             return self.cross_attention(q_BTHK, k_BSGK, v_BSGU, Relations(cross_mask))
 
-        memory = constrain(memory, "batch", "length", "hidden")  # one sum of gradients: `Sublayer`
+        # Of keys' and values' gradients by the memory: one sum over devices, as in `Sublayer`.
+        memory = constrain(memory, "batch", "length", "hidden")
         k_BSGK, v_BSGU = self.cross_attention.keys_values(memory)
         out = self._sublayers(x, self_attention, cross_attention)
         return unless_dropped(self, self.config.layer_drop, x, out), None
