@@ -15,13 +15,14 @@ What a row gives are medians over rounds, contenders in turns, and the median of
 A turn's first translation, the slower one after a pause, is not timed.
 Tokens are those said, whatever the beam.
 
-Measured (results/decode.json, 2 cores of an AMD EPYC with AVX-512): ours is 2.18 times as fast as
-CTranslate2 in float32 greedily, 1.42 times with a beam of 4. With whole numbers ours says 1.17 and
-0.87 times as many tokens a second as CTranslate2 does.
+Measured (results/decode.json, 2 cores of an AMD EPYC with AVX-512): ours is 2.06 times as fast as
+CTranslate2 in float32 greedily, 1.49 times with a beam of 4. With whole numbers the two are level.
+CTranslate2 is as its users start it: on this processor it takes oneDNN (CT2_VERBOSE=1 says so; MKL,
+asked for with CT2_USE_MKL=1, is slower).
 
 Where ours spends its time is what JAX's profiler says of one more translation, by the parts of the
-model: milliseconds of instructions and how many there were. With whole numbers, greedily, 42 % go
-into the products of the decoder's weights, 45 billion operations in 200 ms; as many take 70 ms in
+model: milliseconds of instructions and how many there were. With whole numbers, greedily, 40 % go
+into the products of the decoder's weights, 45 billion operations in 156 ms; as many take 68 ms in
 the encoder, where a product has 1,024 rows, not 32. So XLA's kernel for few rows stands in the way.
 
 The limit is derived in decode_model.py; its two rates are measured in the same run.

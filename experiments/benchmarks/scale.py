@@ -19,11 +19,12 @@ What is sent beyond the least, by mesh:
     data         nothing
     data-fsdp    the embedding's gradient is all-reduced whole, where a scatter and an all-reduce
                  of a part would do (133 MB, not 76, on 8 chips)
-    fsdp         nothing on 8 chips, the same gradient on 64. On 512, a chip would keep 2 of each
-                 weight's D = 1,024, and the compiler does not scatter shards of fewer than 8: it
-                 all-reduces them, 1.35 times the bytes in all. Split parameters over D / 8 = 128
-                 chips and the batch over the rest too (data-fsdp128): within the bound, in as much
-                 memory
+    fsdp         nothing on 8 chips, the same gradient on 64 and 128. On 256 and 512, a chip keeps 4
+                 and 2 of each weight's D = 1,024, and the compiler does not scatter shards of fewer
+                 than 8: it all-reduces them, 1.35 times the bytes in all. Split parameters over
+                 D / 8 = 128 chips and the batch over the rest too (data-fsdp128): within the bound,
+                 in as much memory
+    fsdp-unset   by default the compiler sends 1.31 times the least on 8 chips, 2.12 on 64
     data-tensor  the memory's gradient is summed over the chips in each of the decoder's layers, not
                  once for all six: 69 vectors a position, not 64
 
