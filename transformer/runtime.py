@@ -54,10 +54,10 @@ def ask_for_huge_pages() -> None:
     """Has the C library back large blocks by huge pages, where the kernel gives them on request.
 
     A compiled program takes its workspace anew at every call, and on a CPU each training step would
-    ask the kernel for it again, 4 KiB at a time. The C library reads its settings
-    when a process starts, so this starts the command anew, as the same process; once: whoever
-    calls it must be a command that has done nothing yet. Elsewhere than on Linux with glibc 2.35
-    nothing happens, and the kernel's "always" and "never" are obeyed.
+    ask the kernel for it again, 4 KiB at a time. The C library reads its settings when a process
+    starts, so this starts the command anew, as the same process; once: whoever calls it must be a
+    command that has done nothing yet. Elsewhere than on Linux with glibc 2.35 nothing happens, and
+    the kernel's "always" and "never" are obeyed.
     """
     chosen = os.environ.get("GLIBC_TUNABLES", "")
     if "glibc.malloc.hugetlb" in chosen or not _has_huge_pages():
@@ -155,10 +155,8 @@ def describe() -> dict[str, Any]:
 
 def _processor() -> str:
     """Its name, where the system says it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
 

@@ -46,7 +46,7 @@ class Layout:
 
     def __init__(self, axes: Mapping[str, int], rules: Rules, devices: Sequence[Any] | None = None):
         devices = jax.devices() if devices is None else devices
-        sizes = _sizes(dict(axes), len(devices))
+        sizes = mesh_sizes(axes, len(devices))
         self.mesh = _mesh(sizes, list(devices))
         self.rules = {logical: tuple(names) for logical, names in rules}
         for logical, names in self.rules.items():
@@ -247,8 +247,12 @@ def _mesh(sizes: dict[str, int], devices: list[Any]) -> Mesh:
         return Mesh(parted, tuple(sizes), axis_types=types)
 
 
-def _sizes(axes: dict[str, int], devices: int) -> dict[str, int]:
-    """Mesh axis sizes with -1 filled in; raises where they do not make up the devices."""
+def mesh_sizes(axes: Mapping[str, int], devices: int) -> dict[str, int]:
+    """Mesh axis sizes with -1 filled in.
+
+    Raises:
+        UserError: they do not make up the devices.
+    """
     text = " x ".join(f"{name} {size}" for name, size in axes.items())
     free = [name for name, size in axes.items() if size == -1]
     fixed = math.prod(size for size in axes.values() if size != -1)

@@ -17,8 +17,8 @@ Tokens are those said, whatever the beam.
 
 Measured (results/decode.json, 2 cores of an AMD EPYC with AVX-512): ours is 2.06 times as fast as
 CTranslate2 in float32 greedily, 1.49 times with a beam of 4. With whole numbers the two are level.
-CTranslate2 is as its users start it: on this processor it takes oneDNN (CT2_VERBOSE=1 says so; MKL,
-asked for with CT2_USE_MKL=1, is slower).
+CTranslate2 is as its users start it: on this processor it takes oneDNN (CT2_VERBOSE=1 says so), and
+with MKL (CT2_USE_MKL=1) it is no faster.
 
 Where ours spends its time is what JAX's profiler says of one more translation, by the parts of the
 model: milliseconds of instructions and how many there were. With whole numbers, greedily, 40 % go

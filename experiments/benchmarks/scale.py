@@ -51,6 +51,7 @@ from transformer.files import write_json
 from transformer.inspection.figures import write_figure
 from transformer.planning import compiled, tpu
 from transformer.planning.hlo import Module
+from transformer.sharding import mesh_sizes
 
 FLAT = 1.03  # times the mesh's least FLOPs of a chip
 NEAR = 1.1  # times the least bytes sent
@@ -76,13 +77,13 @@ TOPOLOGIES = {
     256: "v5p:4x8x8",
     512: "v5p:8x8x8",
 }
-MESHES = {  # name → sizes of axes; what is left of the chips is data
-    "data": {},
+MESHES = {  # name → sizes of axes that are split; -1 is what is left of the chips
+    "data": {"data": -1},
     "fsdp": {"fsdp": -1},
     "fsdp-unset": {"fsdp": -1},  # without FLAGS
-    "data-fsdp": {"fsdp": 4},
-    "data-fsdp128": {"fsdp": 128},
-    "data-tensor": {"tensor": 4},
+    "data-fsdp": {"data": -1, "fsdp": 4},
+    "data-fsdp128": {"data": -1, "fsdp": 128},
+    "data-tensor": {"data": -1, "tensor": 4},
 }
 CASES = [f"{mesh}:{n}" for mesh in ("data", "data-fsdp", "data-tensor") for n in (8, 64, 512)]
 CASES += [f"fsdp:{n}" for n in (8, 64, 128, 256, 512)]
@@ -97,6 +98,7 @@ class Case:
 
     name: str  # MESH:CHIPS
     tokens: int  # of each chip, of source and of target
+    compiler: str  # libtpu's version
 
     @property
     def chips(self) -> int:
@@ -104,10 +106,8 @@ class Case:
 
     @property
     def mesh(self) -> dict[str, int]:
-        sizes = {**dict.fromkeys(AXES, 1), **MESHES[self.name.split(":")[0]]}
-        free = "fsdp" if sizes["fsdp"] == -1 else "data"
-        taken = [size for axis, size in sizes.items() if axis != free]
-        return {**sizes, free: self.chips // (taken[0] * taken[1] * taken[2])}
+        sizes = MESHES[self.name.split(":")[0]]
+        return mesh_sizes({**dict.fromkeys(AXES, 1), **sizes}, self.chips)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -124,17 +124,18 @@ class Case:
         tree.training.loss_chunks = 1
         return from_dict(tree.to_dict())
 
-    def key(self, compiler: str) -> str:
-        """Another one: another program. `compiler` is libtpu's version."""
+    @property
+    def key(self) -> str:
+        """Another one: another program."""
         asked = [self.config.as_dict(), TOPOLOGIES[self.chips], self.rows, LENGTH]
-        return digest_of({"asked": [*asked, list(self.flags), compiler]})
+        return digest_of({"asked": [*asked, list(self.flags), self.compiler]})
 
 
 def case_name(text: str) -> str:
     """An argument, checked."""
     mesh, _, chips = text.partition(":")
     known = mesh in MESHES and chips in map(str, TOPOLOGIES)
-    if not known or math.prod(Case(text, 0).mesh.values()) != int(chips):
+    if not known or int(chips) % abs(math.prod(MESHES[mesh].values())):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no MESH:CHIPS: a mesh of {', '.join(MESHES)}, and so many chips as it "
             f"divides of {', '.join(map(str, TOPOLOGIES))}"
@@ -154,9 +155,8 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     Args:
         programs: the folder where what was compiled is kept, and found again.
     """
-    topology, compiler = TOPOLOGIES[case.chips], version_of(libtpu)
-    key = case.key(compiler)
-    kept = programs and programs / f"{key}.json"
+    topology = TOPOLOGIES[case.chips]
+    kept = programs and programs / f"{case.key}.json"
     if kept and kept.exists():
         program = tpu.Program(**json.loads(kept.read_text()))
     else:
@@ -168,9 +168,9 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     assert program.least is not None
     return {
         "case": case.name,
-        "key": key,
+        "key": case.key,
         "git": runtime.describe()["git"],
-        "libtpu": compiler,
+        "libtpu": case.compiler,
         "chips": case.chips,
         "topology": topology,
         "mesh": {axis: size for axis, size in case.mesh.items() if size > 1},
@@ -279,8 +279,8 @@ def main(arguments: Sequence[str]) -> None:
     compiler = version_of(options.libtpu)
     if options.json and options.json.exists() and not options.results:
         known = {row["case"]: row for row in json.loads(options.json.read_text())["rows"]}
-    for case in [Case(name, options.tokens) for name in options.cases]:
-        if case.name not in known or known[case.name]["key"] != case.key(compiler):
+    for case in [Case(name, options.tokens, compiler) for name in options.cases]:
+        if case.name not in known or known[case.name]["key"] != case.key:
             known[case.name] = measure(case, options.libtpu, options.results)
         if options.json:
             settings = {"tokens": options.tokens, "length": LENGTH, "flags": list(FLAGS)}

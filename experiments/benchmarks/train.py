@@ -186,8 +186,11 @@ def prepare(case: Case, arrays: Path) -> Prepared:
         return time.perf_counter() - start
 
     steps(1)
-    names_of = lambda: scopes(layout.jit, one, state, batch, donate_argnums=0)  # noqa: E731
-    return Prepared(sum(x.size for _, x in names), first, steps, names_of)
+
+    def its_scopes() -> dict[str, str]:
+        return scopes(layout.jit, one, state, batch, donate_argnums=0)
+
+    return Prepared(sum(x.size for _, x in names), first, steps, its_scopes)
 
 
 def measure(

@@ -27,16 +27,21 @@ SENT = 2 * 7 / 8 * 512 * 6 * 2
 
 
 def test_a_mesh_takes_all_chips_and_the_tokens_of_each() -> None:
-    assert Case("data-tensor:64", 4_096).mesh == {"data": 16, "fsdp": 1, "tensor": 4, "sequence": 1}
-    assert Case("fsdp:512", 4_096).mesh == {"data": 1, "fsdp": 512, "tensor": 1, "sequence": 1}
-    assert Case("data:512", 4_096).rows * scale.LENGTH == 512 * 4_096
+    assert Case("data-tensor:64", 4_096, "1").mesh == {
+        "data": 16,
+        "fsdp": 1,
+        "tensor": 4,
+        "sequence": 1,
+    }
+    assert Case("fsdp:512", 4_096, "1").mesh == {"data": 1, "fsdp": 512, "tensor": 1, "sequence": 1}
+    assert Case("data:512", 4_096, "1").rows * scale.LENGTH == 512 * 4_096
 
 
 def test_a_row_is_one_of_its_program_and_compiler() -> None:
-    key = Case("fsdp:8", 4_096).key("1")
-    assert key == Case("fsdp:8", 4_096).key("1")
+    key = Case("fsdp:8", 4_096, "1").key
+    assert key == Case("fsdp:8", 4_096, "1").key
     others = [("fsdp:8", 2_048, "1"), ("fsdp:8", 4_096, "2"), ("fsdp-unset:8", 4_096, "1")]
-    assert key not in [Case(name, tokens).key(version) for name, tokens, version in others]
+    assert key not in [Case(*other).key for other in others]
 
 
 def test_every_case_fills_its_chips() -> None:

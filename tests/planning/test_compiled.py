@@ -16,7 +16,6 @@ from transformer.planning import tpu
 from transformer.planning.compiled import Cost, least, peak_bytes
 
 LIBTPU = Path(__file__).parents[2] / ".venv" / "libtpu"
-NO_BIAS = {"model.feed_forward_bias": False}
 N = 3  # layers of the programs below
 D = 16
 
@@ -148,7 +147,10 @@ class TestOnTpu:
             ({"data": 2, "tensor": 4}, {}),  # queries', keys' and values' of what they read, too
             ({"data": 2, "tensor": 4}, {"model.feed_forward": "swiglu"}),
             # Of two outputs' sums the compiler makes one, unless a bias is added between them.
-            ({"data": 2, "tensor": 4}, {"model.sublayers": "parallel", **NO_BIAS}),
+            (
+                {"data": 2, "tensor": 4},
+                {"model.sublayers": "parallel", "model.feed_forward_bias": False},
+            ),
         ],
         ids=["data", "tensor", "tensor-gated", "tensor-parallel"],
     )

@@ -60,6 +60,11 @@ class Case:
     changes: dict[str, Any]
     kinds: set[str]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of all axes of a mesh, as its devices are numbered."""
+        return {axis: self.mesh.get(axis, 1) for axis in ("data", "fsdp", "tensor", "sequence")}
+
 
 SPLASH = {"model.attention.backend": "splash"}
 RING = {"model.attention.backend": "ring:splash", "model.remat": "full", "model.dtype": "bfloat16"}
@@ -74,7 +79,6 @@ CASES = [
     Case("ring-v5e", "v5e:4x4", {"data": 1, "sequence": 16}, 1, 131_072, RING, SEQUENCE),
     Case("ring-v5p", "v5p:4x4x4", {"data": 1, "sequence": 64}, 1, 131_072, RING, SEQUENCE),
 ]
-AXES = ("data", "fsdp", "tensor", "sequence")  # of a mesh, as devices are numbered
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def test_runs_the_pallas_kernel(compiled: Compiled) -> None:
 
 
 def test_collectives_are_those_of_the_mesh(compiled: Compiled) -> None:
-    found = collectives(Module(compiled.program.text), compiled.case.mesh)
+    found = collectives(compiled)
     assert set(found) == compiled.case.kinds, found
 
 
@@ -135,9 +139,7 @@ def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
 
 def golden_text(compiled: Compiled) -> str:
     case, program = compiled.case, compiled.program
-    module = Module(program.text)
-    sizes = {axis: case.mesh.get(axis, 1) for axis in AXES}
-    cost = Cost.of(program.text, sizes)
+    cost = Cost.of(program.text, case.sizes)
     mesh = " x ".join(f"{axis} {size}" for axis, size in case.mesh.items())
     changes = ", ".join(f"{key}={value}" for key, value in case.changes.items())
     return "\n".join(
@@ -152,17 +154,16 @@ def golden_text(compiled: Compiled) -> str:
             "# In the optimised program's text; what is in a loop's body counts once.",
             f"fusions: {program.text.count(' fusion(')}",
             f"custom calls: {program.text.count(' custom-call(')}",
-            *(f"{kind}: {n}" for kind, n in sorted(collectives(module, case.mesh).items())),
+            *(f"{kind}: {n}" for kind, n in sorted(collectives(compiled).items())),
             "",
         ]
     )
 
 
-def collectives(module: Module, mesh: dict[str, int]) -> Counter[str]:
+def collectives(compiled: Compiled) -> Counter[str]:
     """Kind → how many; of permutes, over which axes of the mesh."""
-    sizes = {axis: mesh.get(axis, 1) for axis in AXES}
-    found: Counter[str] = Counter()
-    for one in module.collectives:
+    sizes, found = compiled.case.sizes, Counter[str]()
+    for one in Module(compiled.program.text).collectives:
         along = f" over {' x '.join(one.axes(sizes))}" if one.kind == "collective-permute" else ""
         found[one.kind + along] += 1
     return found

@@ -36,7 +36,7 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(undisturbed: Path) -> None:
     config = json.loads((undisturbed / "config.json").read_text())
     assert config["model"]["d_model"] == 16
     (environment,) = json.loads((undisturbed / "environment.json").read_text())
-    assert {"packages", "git", "cores", "devices", "flags"} <= set(environment)
+    assert {"packages", "git", "processor", "cores", "devices", "flags"} <= set(environment)
     assert (undisturbed / "tokenizer.model").exists()
     assert list((undisturbed / "tensorboard").iterdir())
     lines = metrics(undisturbed)
