@@ -22,7 +22,9 @@ install_import_hook(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
-jax.config.update("jax_num_cpu_devices", 8)
+from transformer import testing  # noqa: E402
+
+testing.virtual_devices(8)
 jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -33,7 +33,8 @@ def start(
 
     `optimize` lets XLA take its time to compile; without it that takes half as long.
     """
-    own = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    ours = {"JAX_COMPILATION_CACHE_DIR", "NPROC"}  # not the command's
+    own = {k: v for k, v in os.environ.items() if k not in ours}
     environment = {
         **own,
         "JAX_PLATFORMS": "cpu",

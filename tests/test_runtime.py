@@ -74,6 +74,40 @@ def test_huge_pages_are_asked_for_once_and_only_where_they_are_given_on_request(
     assert os.environ["GLIBC_TUNABLES"] == (asked or chosen)
 
 
+CORES = runtime._cores()
+THREADS = """
+import os
+from pathlib import Path
+from transformer import runtime
+runtime.prepare()
+import jax
+jax.numpy.ones(3).block_until_ready()
+names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+print(jax.device_count(), sum(name.startswith("tf_XLAEigen") for name in names))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted as Linux tells them")
+@pytest.mark.parametrize(
+    ("variables", "devices", "threads"),
+    [
+        ({"JAX_NUM_CPU_DEVICES": "8"}, 8, max(128, CORES)),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4, max(64, CORES)),
+        ({"JAX_NUM_CPU_DEVICES": "8", "NPROC": "9"}, 8, 9),
+        ({}, 1, CORES),
+    ],
+)
+def test_devices_that_wait_for_each_other_have_threads_enough(
+    tmp_path: Path, variables: dict[str, str], devices: int, threads: int
+) -> None:
+    set_here = {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "NPROC"}
+    environment = {k: v for k, v in os.environ.items() if k not in set_here}
+    environment |= {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path), **variables}
+    command = [sys.executable, "-c", THREADS]
+    told = subprocess.run(command, env=environment, check=True, stdout=-1, text=True).stdout
+    assert told.split() == [str(devices), str(threads)]
+
+
 @pytest.mark.skipif(not runtime._has_huge_pages(), reason="none are given on request")
 def test_a_command_asks_for_huge_pages_and_who_calls_it_from_python_does_not() -> None:
     script = """

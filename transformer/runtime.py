@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from transformer.errors import UserError
 log = logging.getLogger(__name__)
 FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+THREADS_PER_DEVICE = 16
 
 
 class Exit(enum.IntEnum):
@@ -48,6 +50,36 @@ def prepare() -> None:
     default = sys.unraisablehook
     sys.unraisablehook = lambda args: None if _is_orphaned(args.exc_value) else default(args)
     enable_compilation_cache()
+    if _cpu_devices() > 1:
+        raise_threads()
+
+
+def raise_threads() -> None:
+    """Gives XLA's CPU backend threads enough for several devices; NPROC, if set, is left alone.
+
+    A collective holds a thread until all of its devices have come. XLA has as many threads as cores
+    or devices, whichever is more, and a device may wait in several collectives at once: then those
+    that others wait for find no thread, and after 40 s the process aborts. A busy machine gets
+    there. Must come before anything uses JAX's devices, which is when XLA reads NPROC.
+    """
+    threads = max(_cores(), THREADS_PER_DEVICE * _cpu_devices())
+    os.environ.setdefault("NPROC", str(threads))
+
+
+def _cpu_devices() -> int:
+    """How many devices JAX is told to make of the CPU."""
+    import jax
+
+    flags = os.environ.get("XLA_FLAGS", "")
+    flag = re.search(r"--xla_force_host_platform_device_count=(\d+)", flags)
+    config: Any = jax.config
+    return max(config.jax_num_cpu_devices, int(flag[1]) if flag else 1)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ask_for_huge_pages() -> None:
@@ -143,9 +175,7 @@ def describe() -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": _cores(),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": jax.process_count(),
         "flags": {k: v for k, v in os.environ.items() if k.startswith(FLAGS)},

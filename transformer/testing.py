@@ -10,9 +10,9 @@
             logits_BTV = model.apply(variables, batch)
         assert logits_BTV.shape == (3, 5, config.vocab_size)
 
-Several devices on one CPU: set `jax.config.update("jax_num_cpu_devices", 8)` before anything else
-uses JAX, then `testing.layout(data=2, tensor=4)`. Sizes are distinct, and mostly prime, so that a
-swapped axis fails.
+Several devices on one CPU: `testing.virtual_devices(8)` before anything uses JAX's devices, then
+`testing.layout(data=2, tensor=4)`. Sizes are distinct, and mostly prime, so that a swapped axis
+fails.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from transformer import rng
+from transformer import rng, runtime
 from transformer.batch import Batch, Source, Target
 from transformer.config import (
     AttentionConfig,
@@ -126,6 +126,12 @@ def model_config(**changes: Any) -> ModelConfig:
         vocab_size=37,
     )
     return dataclasses.replace(config, **changes)
+
+
+def virtual_devices(count: int) -> None:
+    """Makes one CPU `count` devices; must come before anything uses JAX's devices."""
+    jax.config.update("jax_num_cpu_devices", count)
+    runtime.raise_threads()
 
 
 def layout(**axes: int) -> Layout:

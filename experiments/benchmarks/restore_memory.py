@@ -57,7 +57,6 @@ def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 8)
     import optax
 
     from transformer import testing
@@ -66,6 +65,7 @@ def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -
     from transformer.training.checkpoints import Checkpoints
     from transformer.training.step import StateFactory
 
+    testing.virtual_devices(8)
     layout = testing.layout(**axes)
     keep = CheckpointsConfig(every=1, keep_last=1, keep_best=0, average=1)
     result, made = {}, None
