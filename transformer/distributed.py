@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer import runtime
 from transformer.errors import UserError
 
 
@@ -27,7 +26,6 @@ def initialize(*, enabled: bool, coordinator: str, processes: int, process: int)
         raise UserError(
             "config.distributed: give coordinator, processes and process together, or none of them"
         )
-    runtime.raise_threads()
     named: dict[str, Any] = {}
     if all(given):
         named = {

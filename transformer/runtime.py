@@ -50,20 +50,20 @@ def prepare() -> None:
     default = sys.unraisablehook
     sys.unraisablehook = lambda args: None if _is_orphaned(args.exc_value) else default(args)
     enable_compilation_cache()
-    if _cpu_devices() > 1:
-        raise_threads()
+    widen_thread_pool()
 
 
-def raise_threads() -> None:
-    """Gives XLA's CPU backend threads enough for several devices; NPROC, if set, is left alone.
+def widen_thread_pool() -> None:
+    """Has XLA give several devices of one CPU threads enough; NPROC, if set, is left alone.
 
     A collective holds a thread until all of its devices have come. XLA has as many threads as cores
     or devices, whichever is more, and a device may wait in several collectives at once: then those
     that others wait for find no thread, and after 40 s the process aborts. A busy machine gets
     there. Must come before anything uses JAX's devices, which is when XLA reads NPROC.
     """
-    threads = max(_cores(), THREADS_PER_DEVICE * _cpu_devices())
-    os.environ.setdefault("NPROC", str(threads))
+    devices = _cpu_devices()
+    if devices > 1:
+        os.environ.setdefault("NPROC", str(max(_cores(), THREADS_PER_DEVICE * devices)))
 
 
 def _cpu_devices() -> int:

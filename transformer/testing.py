@@ -131,7 +131,7 @@ def model_config(**changes: Any) -> ModelConfig:
 def virtual_devices(count: int) -> None:
     """Makes one CPU `count` devices; must come before anything uses JAX's devices."""
     jax.config.update("jax_num_cpu_devices", count)
-    runtime.raise_threads()
+    runtime.widen_thread_pool()
 
 
 def layout(**axes: int) -> Layout:
