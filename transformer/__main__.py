@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transformer import runtime
 from transformer.errors import UserError
 from transformer.experiment_files import load_config, load_rows
+from transformer.files import local_path
 from transformer.runtime import Exit
 
 if TYPE_CHECKING:
@@ -44,17 +45,19 @@ def console() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
-    parser = _parser()
-    options, config_arguments = parser.parse_known_args(arguments)
-    if config_arguments and not hasattr(options, "config"):
-        parser.error(f"unrecognized arguments: {' '.join(config_arguments)}")
-    options.config_arguments = config_arguments
+    # Text is UTF-8, whatever the locale; names of files may be any bytes.
+    errors = ("strict", "surrogateescape", "backslashreplace")
     try:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
+        for stream, how in zip((sys.stdin, sys.stdout, sys.stderr), errors, strict=True):
             if stream is None:
                 raise UserError("standard input, output and error must be open: use /dev/null")
-            if isinstance(stream, io.TextIOWrapper):  # text is UTF-8, whatever the locale
-                stream.reconfigure(encoding="utf-8")
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors=how)
+        parser = _parser()
+        options, config_arguments = parser.parse_known_args(arguments)
+        if config_arguments and not hasattr(options, "config"):
+            parser.error(f"unrecognized arguments: {' '.join(config_arguments)}")
+        options.config_arguments = config_arguments
         code = options.run(options)
         runtime.report()
         sys.exit(int(code))
@@ -98,11 +101,6 @@ def train(options: argparse.Namespace) -> Exit:
     from transformer.training import train as run
 
     workdir = options.workdir or Path("runs") / config.run_name
-    if "://" in str(options.workdir):
-        raise UserError(
-            f"--workdir={options.workdir}: a folder of a file system that all processes share is "
-            "needed; mount the bucket and name its folder"
-        )
     return run(Experiment(config, workdir))
 
 
@@ -268,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(sub)
     sub.add_argument(
         "--workdir",
-        type=Path,
+        type=local_path,
         help="the run's directory: made where it is not there, gone on with where it is "
         "(default: runs/NAME, NAME being config.name or a hash of the configuration)",
     )
@@ -296,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(sub)
     sub.add_argument("sentence", help="a source sentence")
     sub.add_argument("--translation", help="attend from this target (default: the model's own)")
-    sub.add_argument("--png", type=Path, help="the picture (default: WORKDIR/attention.png)")
+    sub.add_argument("--png", type=local_path, help="the picture (default: WORKDIR/attention.png)")
 
     sub = command(
         verify, "hold each attention backend to the reference, on this machine", CONFIG_HELP
@@ -323,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(sub)
     sub.add_argument(
         "--workdir",
-        type=Path,
+        type=local_path,
         default=Path("runs/compare"),
         help="made where it is not there, gone on with where it is (default: runs/compare)",
     )
@@ -345,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=_positive, default=2, help="of each row (default: 2)")
     sub.add_argument(
         "--workdir",
-        type=Path,
+        type=local_path,
         default=Path("runs/table3"),
         help="made where it is not there, gone on with where it is (default: runs/table3)",
     )
@@ -369,7 +367,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=Path, required=True, help="the run's directory")
+    parser.add_argument("--workdir", type=local_path, required=True, help="the run's directory")
     parser.add_argument(
         "--checkpoint",
         default="average",

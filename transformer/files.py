@@ -4,13 +4,68 @@ import contextlib
 import glob
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from transformer.errors import UserError
+
+NESTED = 64  # lists and objects within each other: none of ours comes near
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3|az|abfs|hf|hdfs|https?|file):/")
 ABANDONED = 86_400  # seconds after which what is unfinished is nobody's work any more
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A path on a disk.
+
+    Raises:
+        UserError: it is the address of something else. As a `Path` it would be a folder "gs:".
+    """
+    text = os.fspath(path)
+    if SCHEME.match(text):
+        raise UserError(
+            f"{text} is no folder or file of a disk: give one that all processes of the run share "
+            "(of a bucket, where it is mounted)"
+        )
+    return Path(text)
+
+
+class Damaged(ValueError):
+    """A file does not hold what was written there; the text says what is wrong with it."""
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that this package wrote, an object or (`kind=list`) a list.
+
+    Raises:
+        Damaged: it holds something else.
+        OSError: it cannot be read.
+    """
+    return parse_json(path.read_bytes(), kind)
+
+
+def parse_json(content: bytes, kind: type = dict) -> Any:
+    """An object or a list in UTF-8 JSON. Raises Damaged where it is something else."""
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise Damaged("it is nested too deeply") from None
+    except ValueError as error:
+        raise Damaged(f"it is no JSON: {error}") from error
+    if not isinstance(value, kind):
+        names = {dict: "an object", list: "a list"}
+        raise Damaged(f"it holds {type(value).__name__}, not {names[kind]}")
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > NESTED:
+            raise Damaged("it is nested too deeply")
+        inner = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for items in inner for x in items if isinstance(x, dict | list)]
+    return value
 
 
 @contextlib.contextmanager
@@ -49,7 +104,17 @@ def write(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes indented JSON whole or not at all."""
-    write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write(path, as_json(content, indent=2) + "\n")
+
+
+def as_json(content: Any, **options: Any) -> str:
+    """JSON that UTF-8 can hold: a name of a file that is no text is written with escapes."""
+    text = json.dumps(content, ensure_ascii=False, **options)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, **options)
+    return text
 
 
 def leftovers(path: Path) -> Iterator[Path]:

@@ -7,14 +7,17 @@ import logging
 import os
 import platform
 import re
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformer import __version__
 from transformer.errors import UserError
+from transformer.files import local_path
 
 log = logging.getLogger(__name__)
 FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
@@ -31,11 +34,35 @@ class Exit(enum.IntEnum):
 
 
 def cache_dir(configured: str) -> Path:
-    """Where derived data lives: as configured, or $XDG_CACHE_HOME/transformer, or ~/.cache/..."""
+    """Where derived data lives: as configured, or $XDG_CACHE_HOME/transformer, or ~/.cache/...
+
+    Whoever has no home, as in a container, has a folder of their own among temporary files.
+
+    Raises:
+        UserError: what is configured is no folder of a disk, or the temporary one is another's.
+    """
     if configured:
-        return Path(configured).expanduser()
+        return _expanded(local_path(configured))
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "transformer"
+    try:
+        return Path(base).expanduser() / "transformer"
+    except RuntimeError:
+        pass
+    folder = Path(tempfile.gettempdir()) / f"transformer-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o22:
+        # Compiled programs in it are code: nobody else may have put them there.
+        raise UserError(f"there is no home folder, and {folder} is another user's: set HOME")
+    return folder
+
+
+def _expanded(path: Path) -> Path:
+    """A path whose ~ is the home folder. Raises UserError where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}: write the whole path") from error
 
 
 def prepare() -> None:

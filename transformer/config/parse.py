@@ -92,4 +92,6 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         raise UserError(
             f"config.{path} is {value!r}, a {type(value).__name__}; it must be {kind.__name__}"
         )
+    if isinstance(value, str) and "\0" in value:  # which no path can have, and no name needs
+        raise UserError(f"config.{path} is {value!r}: take the NUL character out")
     return value

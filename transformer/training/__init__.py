@@ -7,14 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformer.training.checkpoints import trained_parameters
     from transformer.training.loop import train
+    from transformer.training.trained import trained_parameters
 
 __all__ = ["train", "trained_parameters"]
 
 _EXPORTS = {
     "train": "transformer.training.loop",
-    "trained_parameters": "transformer.training.checkpoints",
+    "trained_parameters": "transformer.training.trained",
 }
 
 

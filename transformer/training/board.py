@@ -21,7 +21,8 @@ class Board:
 
     def __init__(self, folder: Path, first: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"))
+        # Of a relative path tensorboardX takes what stands before a colon for a bucket's scheme.
+        self._events = EventsWriter(str(folder.absolute() / "events"))
         self._add(first, session_log=SessionLog(status=SessionLog.START))
 
     def scalar(self, tag: str, value: float, step: int) -> None:

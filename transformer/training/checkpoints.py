@@ -8,6 +8,7 @@ training goes on from the newest checkpoint that is whole, and moves damaged one
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -21,11 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from transformer import distributed
+from transformer import distributed, files
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
-from transformer.files import write_json
 from transformer.models.parameters import Params
 from transformer.training import storage
 from transformer.training.digests import digests
@@ -34,6 +34,9 @@ from transformer.training.state import TrainState
 log = logging.getLogger(__name__)
 
 Meta = dict[str, Any]
+META = {"step", "stopped", "score", "digests"}  # in each meta, whatever else the host carries
+# What the system says of files that are no longer what was written; the rest is for now.
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.EBADMSG}
 
 
 class Unusable(UserError):
@@ -44,7 +47,7 @@ class Checkpoints:
     """The checkpoints of one run directory.
 
     Args:
-        directory: `<workdir>/checkpoints`.
+        directory: `<workdir>/checkpoints`, whose parent exists.
         config: how many to keep.
         lower_is_better: how the score that `save` is given compares.
         read_only: touch nothing (a trainer may be writing there).
@@ -62,7 +65,9 @@ class Checkpoints:
         self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
-        self._manager = storage.manager(self.directory, kept=self._kept, read_only=read_only)
+        self._reached = storage.Reached(self.directory.parent)
+        self._folder = self._reached.path / directory.name  # the same, for libraries
+        self._manager = storage.manager(self._folder, kept=self._kept, read_only=read_only)
         for step in self.steps:
             with contextlib.suppress(Unusable):  # said when it is to be used
                 self._note_score(step, self.meta(step)["score"])
@@ -97,7 +102,11 @@ class Checkpoints:
     def _kept(self, steps: list[int]) -> list[int]:
         # Regular ones are counted apart, so that those of a stop or a best score displace none.
         regular = self._regular(steps)[-self._config.keep_last :]
-        return [*regular, *self._ranked(steps)[: self._config.keep_best], *steps[-1:]]
+        best = self._ranked(steps)[: self._config.keep_best]
+        # Several processes would not come to one answer; there a reader looks again.
+        alone = jax.process_count() == 1
+        in_use = [step for step in steps if alone and storage.is_read(self._folder / str(step))]
+        return [*regular, *best, *in_use, *steps[-1:]]
 
     def _note_score(self, step: int, score: float | None) -> None:
         if score is not None and math.isfinite(score):
@@ -123,18 +132,18 @@ class Checkpoints:
         meta = {**meta, "score": score, "digests": digests(items)}
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with self._writing(step):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(_sealed(meta))),
-                force=True,
-            )
+            args = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(_sealed(meta)))
+            if not self._manager.save(step, args=args, force=True):
+                raise RuntimeError("Orbax did not take it")
 
     def amend(self, step: int, meta: Meta, score: float | None) -> None:
         """Replaces the host's part of a checkpoint, for what was found out after it was saved."""
         self._note_score(step, score)
         known = self.meta(step)["digests"]
         content = _sealed({**meta, "score": score, "digests": known})
-        distributed.first_then_all("amend", lambda: write_json(self._meta_path(step), content))
+        distributed.first_then_all(
+            "amend", lambda: files.write_json(self._meta_path(step), content)
+        )
 
     def newest(
         self, abstract: TrainState, *, stopped: bool = True
@@ -209,21 +218,27 @@ class Checkpoints:
         Raises:
             Unusable: one of the checkpoints is damaged, or was made by another model.
         """
-        total = self._read(steps[0], {item: abstract})[item]
-        for step in steps[1:]:
-            more = self._read(step, {item: abstract})[item]
-            total = _add(total, more)
+        with contextlib.ExitStack() as stack:
+            for step in steps:  # a trainer keeps them until they are read
+                stack.enter_context(storage.reading(self._folder / str(step)))
+            total = self._read(steps[0], {item: abstract})[item]
+            for step in steps[1:]:
+                more = self._read(step, {item: abstract})[item]
+                total = _add(total, more)
         return _divide(total, np.float32(len(steps))) if len(steps) > 1 else total
 
     def meta(self, step: int) -> Meta:
         """The host's part of a checkpoint. Raises Unusable where it is damaged."""
-        path = self._meta_path(step)
         try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
-            if _sealed(meta)["seal"] != meta["seal"]:
-                raise ValueError("it is not what was written")
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._unusable(step, f"meta: {error!r}") from error
+            meta = files.read_json(self._meta_path(step))
+        except files.Damaged as error:
+            raise self._unusable(step, f"meta: {error}") from error
+        except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
+            raise self._unusable(step, f"meta: {error.strerror}") from error
+        if meta.get("seal") != _sealed(meta)["seal"] or not META <= {*meta}:
+            raise self._unusable(step, "meta: it is not what was written")
         return meta
 
     def _meta_path(self, step: int) -> Path:
@@ -235,11 +250,11 @@ class Checkpoints:
         try:
             known = self.meta(step)["digests"]
             for name, abstract in wanted.items():
-                got[name] = storage.read(self.directory / str(step) / name, abstract)
+                got[name] = storage.read(self._folder / str(step) / name, abstract)
         except MemoryError:
             raise
         except OSError as error:
-            if not isinstance(error, FileNotFoundError):  # what the machine lacks, for now
+            if error.errno is not None and error.errno not in DAMAGE:
                 raise
             failed = self._unusable(step, error)
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
@@ -254,7 +269,7 @@ class Checkpoints:
         return got
 
     def _unusable(self, step: int, reason: object) -> Unusable:
-        shown = " ".join(str(reason).split())[:200] or type(reason).__name__
+        shown = " ".join(self._reached.named(reason).split())[:200] or type(reason).__name__
         return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({shown})")
 
     @contextlib.contextmanager
@@ -264,7 +279,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             which = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            reason = " ".join(str(error).split())
+            reason = " ".join(self._reached.named(error).split())
             if "No space left" in reason or "Disk quota" in reason or "no space" in reason:
                 reason = "no space left on the disk"
             raise UserError(
@@ -272,6 +287,10 @@ class Checkpoints:
                 f"({reason[:200]}): make room there; the older ones are whole, and the same "
                 "command goes on from the newest"
             ) from error
+
+    def are_there(self, steps: list[int]) -> bool:
+        """Whether all of these directories still are."""
+        return all((self._folder / str(step)).exists() for step in steps)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether any process has been told to stop; the same answer in all of them."""
@@ -285,6 +304,7 @@ class Checkpoints:
     def close(self) -> None:
         with self._writing():
             self._manager.close()
+        self._reached.close()
 
 
 def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Checkpoints:
@@ -296,45 +316,6 @@ def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Chec
         lower_is_better=config.early_stopping.lower_is_better,
         read_only=read_only,
     )
-
-
-def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[Params, str]:
-    """Parameters of a run for evaluation, and a line that says which they are.
-
-    Args:
-        experiment: a run's, `Experiment.open(workdir)`.
-        which: "average" (of the last `checkpoints.average`), "last", "best", or a step's number.
-            Where training.ema_decay keeps a running average, it is what is read, and "average" is
-            "last".
-
-    Raises:
-        UserError: there is no such checkpoint, or it is damaged.
-    """
-    config = experiment.config
-    with contextlib.closing(open_checkpoints(experiment, read_only=True)) as checkpoints:
-        steps, best = checkpoints.steps, checkpoints.best_step
-        if not steps:
-            raise UserError(f"{experiment.workdir} has no checkpoint yet: train it first")
-        running = config.training.ema_decay > 0.0
-        recent = checkpoints.recent(1 if running else config.checkpoints.average)
-        choices = {"average": recent, "last": steps[-1:], "best": [best] if best else []}
-        chosen = choices.get(which) or [step for step in steps if str(step) == which]
-        if not chosen:
-            raise UserError(
-                f"{experiment.workdir} has no checkpoint {which!r}: it has average, last"
-                f"{', best' if best else ''} and steps {', '.join(map(str, steps))}"
-            )
-        item = "ema" if running else "params"
-        try:
-            got = checkpoints.params(experiment.abstract_params, chosen, item)
-        except Unusable as error:
-            whole = ", ".join(str(step) for step in steps if f"/{step} " not in str(error))
-            raise UserError(f"{error}: take another, --checkpoint=STEP of {whole or 'none'}") from (
-                error
-            )
-    if len(chosen) == 1:
-        return got, f"the {'running average' if running else 'checkpoint'} at step {chosen[0]:,}"
-    return got, f"the mean of {len(chosen)} checkpoints, steps {chosen[0]:,} to {chosen[-1]:,}"
 
 
 # Whole trees: leaf by leaf each shape would be a program of its own.

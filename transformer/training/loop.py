@@ -14,6 +14,7 @@ import optax
 from transformer.batch import Batch
 from transformer.config import TrainingConfig
 from transformer.data import Batches, prefetch
+from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training.checkpoints import Checkpoints, open_checkpoints
@@ -74,9 +75,16 @@ class _Carried:
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Self:
-        passed = Passed(tuple(meta["passed"]["over"]), meta["passed"]["times"])
-        stopping = Stopping(**meta["stopping"])
-        return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"])
+        """Raises UserError where the meta is another version's."""
+        try:
+            passed = Passed(tuple(meta["passed"]["over"]), meta["passed"]["times"])
+            stopping = Stopping(**meta["stopping"])
+            return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"])
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint at step {meta['step']} was written by another version of this "
+                f"package ({error!r}): go on with that one, or take another --workdir"
+            ) from error
 
 
 class _Run:

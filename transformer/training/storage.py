@@ -3,28 +3,71 @@
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
+import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 from orbax.checkpoint._src.metadata import checkpoint as step_metadata
 from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 
+from transformer import files
+from transformer.errors import UserError
 from transformer.files import sync
 
 RESTORE_AT_ONCE = 64 * 2**20  # bytes read at a time at most, or one array if that is larger
+# Paths that Orbax, epath and TensorStore read as we mean them. Elsewhere brackets are a pattern, a
+# backslash escapes, a colon ends a scheme, and /gs, /s3 ... are buckets.
+PLAIN = re.compile(r"(?!/(gs|s3|az|hf)/)/[\w./ @%+=,~-]*", re.ASCII)
+OPEN_FILES = Path("/proc/self/fd")
+
+
+class Reached:
+    """An existing folder under a path that every library reads as we mean it.
+
+    `path` is the folder's own where that is plain. Elsewhere it goes through the folder's file
+    descriptor, which no pattern, scheme or encoding can change; `close` gives that back.
+
+    Raises:
+        UserError: the path is not plain and this system has no such way to it.
+    """
+
+    def __init__(self, folder: Path):
+        self._own, self._descriptor = str(folder.absolute()), -1
+        self.path = Path(self._own)
+        if PLAIN.fullmatch(self._own) and ".orbax-checkpoint-tmp" not in self._own:
+            return
+        if not OPEN_FILES.exists():
+            raise UserError(
+                f"{folder}: on this system the path of a run may have letters, digits and "
+                "' @%+=,~-_.' alone: take another --workdir"
+            )
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self.path = OPEN_FILES / str(self._descriptor)
+
+    def named(self, message: object) -> str:
+        """A library's message with the folder's own name in it."""
+        return str(message).replace(str(self.path), self._own)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Durable(AtomicRenameTemporaryPath):
     """Orbax's temporary directory, made durable before the rename that makes it count.
 
-    Every file and folder is synced, then the directory gets its name, then that name is synced:
-    after a power cut a checkpoint is there whole, or it is not there. Orbax renames at once.
+    What was written is read back: a checkpoint whose arrays nobody can find gets no name. Every
+    file and folder is synced, then the directory gets its name, then that name is synced: after a
+    power cut a checkpoint is there whole, or it is not there. Orbax renames at once.
     """
 
     async def finalize(self) -> None:
@@ -33,15 +76,44 @@ class Durable(AtomicRenameTemporaryPath):
             store.update(file_path=path, commit_timestamp_nsecs=time.time_ns())
             await asyncio.to_thread(store.wait_until_finished)
         final = Path(self.get_final())
+        await asyncio.to_thread(require_readable, Path(self.get()))
         await asyncio.to_thread(_sync_tree, Path(self.get()))
         sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
         os.rename(self.get(), final)
         sync(final.parent)
 
 
+def require_readable(step: Path) -> None:
+    """Reads back what a checkpoint says of itself.
+
+    Raises:
+        OSError: an item's list of arrays cannot be read, or lacks one that was written.
+    """
+    for described in step.glob("*/_METADATA"):
+        item = described.parent
+        try:
+            leaves = files.read_json(described)["tree_metadata"].values()
+            there = {name.decode() for name in _arrays(item).list().result()}
+        except (files.Damaged, KeyError, AttributeError, ValueError) as error:
+            raise OSError(f"{item} cannot be read back: {error}") from error
+        for leaf in leaves:
+            name = ".".join(str(part["key"]) for part in leaf["key_metadata"])
+            if (
+                leaf["value_metadata"]["value_type"] == "jax.Array"
+                and f"{name}/.zarray" not in there
+            ):
+                raise OSError(f"{item} cannot be read back: it has no array {name}")
+
+
+def _arrays(item: Path) -> tensorstore.KvStore:
+    """The database that an item's arrays are in."""
+    base = {"driver": "file", "path": f"{item}/"}
+    return tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+
+
 def _sync_tree(folder: Path) -> None:
-    for parent, _, files in os.walk(folder, topdown=False):
-        for name in files:
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
             sync(Path(parent) / name)
         sync(Path(parent))
 
@@ -90,6 +162,39 @@ def read(item: Path, abstract: Any) -> Any:
     finally:
         handler.close()
         _trim()
+
+
+@contextlib.contextmanager
+def reading(step: Path) -> Iterator[None]:
+    """Tells a trainer that a checkpoint is being read; it may be gone all the same."""
+    try:
+        descriptor = os.open(step, os.O_RDONLY)
+    except OSError:  # which the reading itself will tell
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_read(step: Path) -> bool:
+    """Whether some process is `reading` a checkpoint."""
+    try:
+        descriptor = os.open(step, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _trim() -> None:
