@@ -295,6 +295,7 @@ def get_config(variant: str = "") -> ConfigDict:
     distributed.coordinator = ""  # host:port of process 0; "" = found from the environment
     distributed.processes = 0  # how many; 0 = found from the environment
     distributed.process = -1  # which one this is; -1 = found from the environment
+    distributed.timeout = 300.0  # seconds to wait for the others at the start
     return with_variants(config.lock(), variant)
 
 

@@ -61,31 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = options.run(options)
         runtime.report()
         sys.exit(int(code))
-    except UserError as error:
-        print(f"transformer: {error}", file=sys.stderr, flush=True)
-        _leave(Exit.ERROR)
-    except BrokenPipeError:  # whoever read our output has enough
+    except BrokenPipeError as error:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(Exit.ERROR)
-    except OSError as error:  # a full disk, a folder that cannot be written: it says which
-        print(f"transformer: {error}", file=sys.stderr, flush=True)
-        _leave(Exit.ERROR)
-    except KeyboardInterrupt:
-        _leave(130)
-    except Exception:
-        traceback.print_exc()
-        _leave(Exit.ERROR)
+        _leave(Exit.ERROR, error)
+    except (UserError, OSError) as error:  # a full disk, a folder that cannot be written: it says
+        line = f"transformer: {error}"
+        _leave(Exit.ERROR, error, lambda: print(line, file=sys.stderr, flush=True))
+    except KeyboardInterrupt as error:
+        _leave(130, error)
+    except Exception as error:
+        _leave(Exit.ERROR, error, traceback.print_exc)
 
 
-def _leave(code: int) -> NoReturn:
-    """Exits; at once where other processes belong to the run.
-
-    Unwinding would end in JAX's shutdown barrier, which the others, still in a collective, never
-    reach: all would hang there for minutes.
-    """
-    sys.stderr.flush()
+def _leave(code: int, error: BaseException, show: Callable[[], object] = lambda: None) -> NoReturn:
+    """Shows an error and exits; has a run's other processes exit, too."""
     if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        os._exit(code)
+        from transformer import distributed
+
+        distributed.leave(code, error, show)
+    show()
+    sys.stderr.flush()
     sys.exit(code)
 
 

@@ -1,23 +1,55 @@
-"""How many processes one run has, and how they meet.
+"""How many processes one run has, how they meet, and how none waits for one that has failed.
 
 Each process starts the same command. On TPU VMs, Slurm and GKE JAX finds the others by itself;
 elsewhere the configuration's `distributed` section names the coordinator.
+
+The first process that fails says so to the others, through the store of JAX's coordination service;
+a thread in each of them waits for that word, prints it and ends the process. The service lives in
+process 0, which therefore waits until the others have read.
 """
 
+import contextlib
+import functools
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
+from transformer import rendezvous
 from transformer.errors import UserError
+from transformer.nested import differences, value_at
+
+log = logging.getLogger(__name__)
+
+FAILURE, LEFT = "transformer/failure", "transformer/left"  # keys of the store
+FAREWELL = 10.0  # seconds that process 0 waits for the others to read why the run ends
+SAID = 5.0  # seconds after which it is said what is waited for
+A_DAY = 86_400.0
 
 
-def initialize(*, enabled: bool, coordinator: str, processes: int, process: int) -> None:
+class Disagreement(UserError):
+    """The processes of a run were not told the same; each of them raises it."""
+
+
+_ending = threading.Lock()  # held by whoever says why this process ends
+
+
+def initialize(
+    *, enabled: bool, coordinator: str, processes: int, process: int, timeout: float
+) -> None:
     """Joins the run's other processes; must come before anything touches a device.
 
     Raises:
-        UserError: some but not all of coordinator, processes and process are given.
+        UserError: some but not all of coordinator, processes and process are given, or the
+            processes do not come together.
     """
     if not enabled:
         return
@@ -28,20 +60,42 @@ def initialize(*, enabled: bool, coordinator: str, processes: int, process: int)
         )
     named: dict[str, Any] = {}
     if all(given):
+        rendezvous.meet(coordinator, processes=processes, process=process, timeout=timeout)
         named = {
             "coordinator_address": coordinator,
             "num_processes": processes,
             "process_id": process,
+            # JAX would else ask Slurm or Open MPI all the same, and see one GPU of a node.
+            "cluster_detection_method": "deactivate",
         }
+    # JAX says nothing while it waits, and aborts in C++ when it has waited for long enough.
+    waiting = _after(SAID, lambda: log.info("waiting for the other processes of the run"))
+    over = _after(timeout, lambda: _end(f"the other processes did not come in {timeout:.0f} s"))
     try:
         jax.distributed.initialize(
-            **named, heartbeat_timeout_seconds=60, shutdown_timeout_seconds=60
+            **named,
+            initialization_timeout=int(timeout) + 60,
+            heartbeat_timeout_seconds=60,
+            shutdown_timeout_seconds=60,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"config.distributed: JAX does not find the other processes here ({error}): give "
+            f"config.distributed: JAX does not find the other processes here ({reason}): give "
             "coordinator, processes and process"
         ) from error
+    finally:
+        waiting.cancel()
+        over.cancel()
+    if jax.process_count() > 1:
+        threading.Thread(target=_watch, name="failures", daemon=True).start()
+
+
+def _after(seconds: float, work: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def is_first() -> bool:
@@ -49,12 +103,53 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def agree(what: str, value: Any, instead: str) -> None:
+    """Compares what must be the same in all processes; each must ask, in the same order.
+
+    Args:
+        what: names the value, for the error.
+        value: JSON; of nested mappings the error names the keys that differ.
+        instead: what to do about it.
+
+    Raises:
+        Disagreement: a process has another value than process 0; the same line in all of them.
+    """
+    if jax.process_count() == 1:
+        return
+    key, client = f"transformer/agree/{_next('agree')}", _client()
+    client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+    if is_first():
+        verdict = ""
+        for process in range(1, jax.process_count()):
+            theirs = json.loads(_wait_for(f"{key}/{process}", f"process {process} with its {what}"))
+            if verdict := _difference(what, value, theirs, process):
+                verdict += f": {instead}"
+                break
+        client.key_value_set(f"{key}/verdict", verdict)
+    if verdict := _wait_for(f"{key}/verdict", f"the others with their {what}"):
+        raise Disagreement(verdict)
+
+
+def _difference(what: str, ours: Any, theirs: Any, process: int) -> str:
+    ours = json.loads(json.dumps(ours))
+    if ours == theirs:
+        return ""
+    if not isinstance(ours, dict):
+        return f"process {process} has another {what} than process 0"
+    keys = differences(ours, theirs)
+    shown = "; ".join(
+        f"{key} is {value_at(theirs, key)!r} there, {value_at(ours, key)!r} here"
+        for key in keys[:4]
+    )
+    more = "; ..." if keys[4:] else ""
+    return f"process {process} has another {what} than process 0 ({shown}{more})"
+
+
 def barrier(name: str) -> None:
     """Returns when all processes have reached the barrier of this name."""
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
+        number = _next(f"barrier {name}")
+        _client().wait_at_barrier(f"transformer/{name}/{number}", int(1000 * A_DAY))
 
 
 def first_then_all(name: str, work: Callable[[], None]) -> None:
@@ -71,3 +166,114 @@ def all_true(mine: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.process_allgather(np.asarray(mine)).all())
+
+
+def leave(code: int, error: BaseException, show: Callable[[], object]) -> NoReturn:
+    """Ends a process of a run of several because of an error, and with it the others.
+
+    At once: unwinding would end in JAX's shutdown barrier, which the others, still in a collective,
+    never reach.
+
+    Args:
+        code: the exit code.
+        error: the reason. The others print its last line, but for a Disagreement, which all have.
+            Of one that is no UserError another process may be the cause: then that one's is shown.
+        show: prints it.
+    """
+    if not _ending.acquire(blocking=False):  # the thread is printing another's reason, and ends us
+        time.sleep(A_DAY)
+    cause = "" if isinstance(error, UserError) else _first_failure(wait=2.0)
+    if cause:
+        print(f"transformer: {cause}", file=sys.stderr, flush=True)
+    else:
+        show()
+        if not isinstance(error, Disagreement):
+            said = str(error) if isinstance(error, UserError | OSError) else _last_line(error)
+            message = json.dumps({"process": jax.process_index(), "reason": said})
+            with contextlib.suppress(Exception):  # another one was first, or process 0 is gone
+                _client().key_value_set(FAILURE, message)
+    _bid_farewell()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def _watch() -> None:
+    """Ends this process when another one has failed."""
+    while True:
+        try:
+            cause = _failure(_client().blocking_key_value_get(FAILURE, int(1000 * A_DAY)))
+        except Exception:  # process 0 is gone without a word: JAX ends us
+            return
+        if cause and _ending.acquire(blocking=False):
+            _end(cause)
+        return
+
+
+def _end(reason: str) -> NoReturn:
+    print(f"transformer: {reason}", file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        _bid_farewell()
+    os._exit(1)
+
+
+def _first_failure(wait: float) -> str:
+    """The reason of the process that failed first, if that is another; else ""."""
+    try:
+        return _failure(_client().blocking_key_value_get(FAILURE, int(1000 * wait)))
+    except Exception:  # nobody has said anything
+        return ""
+
+
+def _failure(message: str) -> str:
+    said = json.loads(message)
+    if said["process"] == jax.process_index():
+        return ""
+    return f"process {said['process']}: {said['reason']}"
+
+
+def _bid_farewell() -> None:
+    """Tells process 0 that this one needs its store no more; process 0 waits for that."""
+    client = _client()
+    with contextlib.suppress(Exception):  # one is dead, or was quicker
+        if not is_first():
+            client.key_value_set(f"{LEFT}/{jax.process_index()}", "")
+            return
+        until = time.monotonic() + FAREWELL
+        for process in range(1, jax.process_count()):
+            left = max(until - time.monotonic(), 0.001)
+            client.blocking_key_value_get(f"{LEFT}/{process}", int(1000 * left))
+
+
+def _wait_for(key: str, who: str) -> str:
+    """A value of the store; says what is waited for where it does not come soon."""
+    client = _client()
+    try:
+        return client.blocking_key_value_get(key, int(1000 * SAID))
+    except jax.errors.JaxRuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+            raise
+    log.info("waiting for %s", who)
+    return client.blocking_key_value_get(key, int(1000 * A_DAY))
+
+
+def _client() -> Any:
+    """JAX's client of its coordination service, for which it has no public name."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+@functools.cache
+def _counts() -> dict[str, int]:
+    return {}
+
+
+def _next(name: str) -> int:
+    """How often this was asked for: the same in all processes, as all ask in one order."""
+    counts = _counts()
+    counts[name] = counts.get(name, 0) + 1
+    return counts[name]

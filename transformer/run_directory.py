@@ -13,33 +13,34 @@ A process that trains holds the directory: a second one is refused.
 
 import contextlib
 import fcntl
-import fnmatch
-import json
 import logging
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from transformer import distributed, runtime
 from transformer.config import Config, digest_of
 from transformer.errors import UserError
-from transformer.files import leftovers, write_json
+from transformer.files import Damaged, leftovers, read_json, write_json
+from transformer.nested import differences, matches, value_at, without
 
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-# Where and as what a run runs: nothing that comes of it depends on these.
-ELSEWHERE = (
-    "name",
-    "distributed",
-    "mesh",
-    "data.prefetch",
-    "data.cache_dir",
-    "data.tfds.data_dir",
-    "data.mixture.*.tfds.data_dir",
+# Folders and files, which each machine may have elsewhere; what is read in them is compared by its
+# content.
+CACHES = ("data.cache_dir", "data.tfds.data_dir", "data.mixture.*.tfds.data_dir")
+FILES = (
+    "data.text",
+    "data.treebank",
+    "data.files.patterns",
+    "data.mixture.*.text",
+    "data.mixture.*.treebank",
+    "data.mixture.*.files.patterns",
 )
+# Where and as what a run runs: nothing that comes of it depends on these.
+ELSEWHERE = ("name", "distributed", "mesh", "data.prefetch", *CACHES)
 # What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
 MAY_CHANGE = (
     *ELSEWHERE,
@@ -52,12 +53,7 @@ MAY_CHANGE = (
     "training.minutes",
     "training.log_every",
     "training.eval_samples",
-    "data.text",  # paths: that the text in them is the same is checked by its content
-    "data.treebank",
-    "data.files.patterns",
-    "data.mixture.*.text",
-    "data.mixture.*.treebank",
-    "data.mixture.*.files.patterns",
+    *FILES,
 )
 
 
@@ -69,15 +65,12 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise ValueError("no JSON object")
-        return tree
+        return read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, Damaged) as error:
         raise UserError(f"{path} cannot be read ({error}): restore it, or train anew") from error
 
 
@@ -87,16 +80,29 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
 
     Raises:
         UserError: it holds a run of another configuration (says which keys differ), something
-            else, or a run that is going on.
+            else, or a run that is going on; or the run's processes were not told the same.
     """
+    mine = config.as_dict()
+    told = without(mine, ("distributed", *CACHES, *FILES))
+    distributed.agree("configuration", told, "start all with the same command")
+    versions = {
+        key: runtime.describe()[key] for key in ("transformer", "git", "python", "packages")
+    }
+    distributed.agree("installation", versions, "install the same on all machines")
     with contextlib.ExitStack() as stack:
-        distributed.first_then_all("claim", lambda: _claim(workdir, config.as_dict(), stack))
-        if not (workdir / "config.json").exists():
-            raise UserError(
-                f"process {jax.process_index()} does not see {workdir}/config.json, which process "
-                "0 wrote: --workdir must be in a folder that all processes share"
-            )
+        distributed.first_then_all("claim", lambda: _claim(workdir, mine, stack))
+        distributed.agree(
+            "folder", _owner(workdir), f"--workdir={workdir} must be one that all processes share"
+        )
         yield
+
+
+def _owner(workdir: Path) -> str:
+    """What the holder of a directory wrote into its lock: another for each; "" where none is."""
+    try:
+        return (workdir / LOCK).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
@@ -115,9 +121,9 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     write_json(path, mine)
     starts = workdir / "environment.json"
     try:
-        before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
-    except ValueError:
-        log.warning("%s is damaged: it begins anew", starts)
+        before = read_json(starts, list) if starts.exists() else []
+    except Damaged as error:
+        log.warning("%s is damaged (%s): it begins anew", starts, error)
         before = []
     write_json(starts, [*before, runtime.describe()])
 
@@ -151,6 +157,9 @@ def held(workdir: Path) -> Iterator[None]:
                 f"{workdir} is being trained by another process: wait for it, or take another "
                 "--workdir"
             ) from None
+        file.truncate(0)
+        file.write(uuid.uuid4().hex)
+        file.flush()
         yield
 
 
@@ -180,14 +189,15 @@ def require_same(workdir: Path, name: str, fingerprint: str, what: str) -> None:
     Raises:
         UserError: it has.
     """
+    distributed.agree(name, fingerprint, f"give all of them the same: {what}")
     distributed.first_then_all(f"same {name}", lambda: _note(workdir, name, fingerprint, what))
 
 
 def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
     path = workdir / "corpus.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        known = read_json(path) if path.exists() else {}
+    except Damaged as error:
         raise UserError(
             f"{path} is damaged ({error}): delete it if the text is the same"
         ) from error
@@ -200,39 +210,6 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
         )
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
-    """The keys, joined by dots, in which two nested mappings differ."""
-    found = []
-    for key in sorted({*a, *b}):
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, dict) and isinstance(y, dict):
-            found += differences(x, y, f"{path}{key}.")
-        elif x != y:
-            found.append(path + key)
-    return found
-
-
-def matches(key: str, names: Iterable[str]) -> bool:
-    """Whether a key is one of these, or below one; `*` in a name stands for any part."""
-    return any(fnmatch.fnmatchcase(key, each) for name in names for each in (name, f"{name}.*"))
-
-
-def without(tree: dict[str, Any], names: Iterable[str], path: str = "") -> dict[str, Any]:
-    """Nested mappings but for the keys that match one of the names."""
-    return {
-        key: without(value, names, f"{path}{key}.") if isinstance(value, dict) else value
-        for key, value in tree.items()
-        if not matches(path + key, names)
-    }
-
-
 def digest(config: Config) -> str:
     """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
     return digest_of(without(config.as_dict(), ELSEWHERE))
-
-
-def value_at(tree: dict[str, Any], key: str) -> Any:
-    """What stands in nested mappings at keys joined by dots; None where nothing does."""
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None  # pyright: ignore
-    return tree

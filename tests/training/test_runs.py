@@ -4,14 +4,13 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults import differences
-from tests.processes import TINY, error_line, metrics, run, start
+from tests.processes import TINY, error_line, free_port, metrics, run, start
 from transformer.experiment import Experiment
 from transformer.training.checkpoints import open_checkpoints
 
@@ -231,9 +230,7 @@ def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path) -> None
 
 def together(workdir: Path, cache: Path, *more: str) -> list:
     """Starts two processes of one run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mesh = ("--config.mesh.data=2", "--config.mesh.fsdp=2")
     return [
         start(

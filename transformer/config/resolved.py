@@ -81,9 +81,11 @@ class DistributedConfig:
     coordinator: str
     processes: int
     process: int
+    timeout: float
 
     def __post_init__(self) -> None:
         not_negative("distributed", self, "processes")
+        positive("distributed", self, "timeout")
         host, _, port = self.coordinator.rpartition(":")
         require(
             not self.coordinator or (host != "" and port.isdigit()),
