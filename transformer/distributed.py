@@ -98,6 +98,11 @@ def _after(seconds: float, work: Callable[[], object]) -> threading.Timer:
     return timer
 
 
+def count() -> int:
+    """How many processes the run has."""
+    return jax.process_count()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes what is written once."""
     return jax.process_index() == 0

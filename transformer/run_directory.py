@@ -83,12 +83,11 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
             else, or a run that is going on; or the run's processes were not told the same.
     """
     mine = config.as_dict()
-    told = without(mine, ("distributed", *CACHES, *FILES))
-    distributed.agree("configuration", told, "start all with the same command")
-    versions = {
-        key: runtime.describe()[key] for key in ("transformer", "git", "python", "packages")
-    }
-    distributed.agree("installation", versions, "install the same on all machines")
+    if distributed.count() > 1:
+        told = without(mine, ("distributed", *CACHES, *FILES))
+        distributed.agree("configuration", told, "start all with the same command")
+        installed = runtime.describe_software()
+        distributed.agree("installation", installed, "install the same on all machines")
     with contextlib.ExitStack() as stack:
         distributed.first_then_all("claim", lambda: _claim(workdir, mine, stack))
         distributed.agree(

@@ -193,13 +193,9 @@ def describe() -> dict[str, Any]:
     """What a run's result may depend on beside its configuration: versions, flags, machine."""
     import jax
 
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
     devices = jax.devices()
     return {
-        "transformer": __version__,
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        **describe_software(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": _cores(),
@@ -207,6 +203,17 @@ def describe() -> dict[str, Any]:
         "processes": jax.process_count(),
         "flags": {k: v for k, v in os.environ.items() if k.startswith(FLAGS)},
         "command": sys.argv,
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions of this package, of Python and of the packages that results depend on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+    return {
+        "transformer": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
     }
 
 
