@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import shutil
 import time
@@ -18,7 +19,7 @@ from transformer import testing
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
-from transformer.training import storage
+from transformer.training import checkpoints, storage
 from transformer.training.checkpoints import Checkpoints, Unusable
 from transformer.training.digests import digests
 from transformer.training.state import TrainState
@@ -140,6 +141,36 @@ def test_a_changed_meta_is_noticed(saved: tuple[Path, StateFactory, dict], tmp_p
         with pytest.raises(Unusable, match="it is not what was written"):
             kept.meta(20)
         assert kept.best_step == 10
+
+
+def _resealed(path: Path) -> None:
+    """Nothing but a seal, and that of nothing else."""
+    path.write_text(json.dumps(checkpoints._sealed({})), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("meta/metadata", lambda path: path.write_bytes(b"null")),
+        ("meta/metadata", lambda path: path.write_bytes(b"[" * 100_000)),
+        ("meta/metadata", _resealed),
+        ("meta/metadata", lambda path: (path.unlink(), path.mkdir())),
+        ("meta", lambda path: (shutil.rmtree(path), path.write_bytes(b""))),
+        ("params", lambda path: (shutil.rmtree(path), path.write_bytes(b""))),
+        ("params", lambda path: (shutil.rmtree(path), path.symlink_to(path))),
+        ("params/_METADATA", lambda path: path.write_bytes(b"[" * 100_000)),
+    ],
+)
+def test_an_item_of_a_wrong_kind_keeps_no_older_checkpoint_from_being_used(
+    saved: tuple[Path, StateFactory, dict], tmp_path: Path, name: str, damage: Callable
+) -> None:
+    folder, made, states = saved
+    copy = tmp_path / "checkpoints"
+    shutil.copytree(folder, copy)
+    damage(copy / "20" / name)
+    with contextlib.closing(opened(copy)) as kept:
+        newest = kept.newest(made.abstract)
+        assert newest and same(newest[0], states[10])
 
 
 def test_only_a_stops_checkpoints_are_not_gone_back_to(
