@@ -1,6 +1,7 @@
 """What every test runs under: eight virtual CPU devices, checked shapes, strict promotion."""
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import beartype.typing  # noqa: F401
 import hypothesis
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -22,7 +24,9 @@ install_import_hook(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
+from tests import processes  # noqa: E402
 from transformer import testing  # noqa: E402
+from transformer.training import storage  # noqa: E402
 
 testing.virtual_devices(8)
 jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile
@@ -34,6 +38,7 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+RESIDENT = 1.2e9  # bytes
 UNFINISHED = pytest.StashKey[Path]()
 
 
@@ -67,6 +72,23 @@ def _lock(folder: Path) -> bool:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if exitstatus != pytest.ExitCode.INTERRUPTED:
         session.config.stash[UNFINISHED].unlink()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """Processes that a failed test started end with it."""
+    yield
+    processes.end_all()
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """Traced and compiled programs go where a process holds much: it would come to hold 5 GB."""
+    yield
+    if psutil.Process().memory_info().rss > RESIDENT:
+        jax.clear_caches()
+        gc.collect()
+        storage.trim()
 
 
 @pytest.fixture(autouse=True)

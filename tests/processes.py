@@ -19,6 +19,7 @@ EXPERIMENTS = [
     for path in sorted((ROOT / "experiments").glob("*.py"))
     if path.stem not in {"__init__", *COMPARISONS}
 ]
+_started: list[subprocess.Popen] = []
 TINY = f"--config={ROOT}/tests/tiny.py"
 
 
@@ -46,7 +47,28 @@ def start(
     }
     command = [*program, *map(str, arguments)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, cwd=cache, text=True, **{**pipes, **options})
+    process = subprocess.Popen(
+        command, env=environment, cwd=cache, text=True, **{**pipes, **options}
+    )
+    _started.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kills what was started and still runs: a test that failed leaves nothing behind."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    """Returns when the run has recorded a step, however long that takes; fails if it ends first."""
+    path = workdir / "metrics.jsonl"
+    while not (path.exists() and f'"step": {step}' in path.read_text(encoding="utf-8")):
+        assert process.poll() is None, f"it ended before step {step}: {process.communicate()}"
+        time.sleep(0.05)
 
 
 def free_port() -> int:
@@ -56,13 +78,12 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def stop_once(process: subprocess.Popen, path: Path, timeout: float = 300) -> str:
+def stop_once(process: subprocess.Popen, path: Path) -> str:
     """SIGTERM as soon as a file is there; standard error, once the process has ended."""
-    until = time.monotonic() + timeout
-    while not path.exists() and process.poll() is None and time.monotonic() < until:
+    while not path.exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    return process.communicate(timeout=120)[1]
+    return process.communicate(timeout=300)[1]
 
 
 def run(*arguments: str, timeout: float = 300, **options: Any) -> tuple[int, str, str]:

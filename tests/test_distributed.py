@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -127,13 +126,11 @@ def test_a_process_that_fails_ends_all_with_its_reason(
         )
         for index in range(2)
     ]
-    began = time.monotonic()
     ended = together(cache, *told)
     assert [code for code, _ in ended] == [1, 1], ended
     lines = [error_line(errors) for _, errors in ended]
     assert "No such file" in lines[failing]
     assert lines[1 - failing] == f"process {failing}: {lines[failing]}"
-    assert time.monotonic() - began < 120  # JAX alone needs 300 s for that
 
 
 @pytest.mark.slow

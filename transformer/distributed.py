@@ -4,10 +4,11 @@ Each process starts the same command. On TPU VMs, Slurm and GKE JAX finds the ot
 elsewhere the configuration's `distributed` section names the coordinator.
 
 The first process that fails says so to the others, through the store of JAX's coordination service;
-a thread in each of them waits for that word, prints it and ends the process. The service lives in
+a thread in each of them looks for that word, prints it and ends the process. The service lives in
 process 0, which therefore waits until the others have read.
 """
 
+import atexit
 import contextlib
 import functools
 import json
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FAILURE, LEFT = "transformer/failure", "transformer/left"  # keys of the store
 FAREWELL = 10.0  # seconds that process 0 waits for the others to read why the run ends
+EVERY = 0.5  # seconds between two looks for another process's failure
 SAID = 5.0  # seconds after which it is said what is waited for
 A_DAY = 86_400.0
 
@@ -88,7 +90,7 @@ def initialize(
         waiting.cancel()
         over.cancel()
     if jax.process_count() > 1:
-        threading.Thread(target=_watch, name="failures", daemon=True).start()
+        _Watch().start()
 
 
 def _after(seconds: float, work: Callable[[], object]) -> threading.Timer:
@@ -187,7 +189,7 @@ def leave(code: int, error: BaseException, show: Callable[[], object]) -> NoRetu
     """
     if not _ending.acquire(blocking=False):  # the thread is printing another's reason, and ends us
         time.sleep(A_DAY)
-    cause = "" if isinstance(error, UserError) else _first_failure(wait=2.0)
+    cause = "" if isinstance(error, UserError) else _first_failure()
     if cause:
         print(f"transformer: {cause}", file=sys.stderr, flush=True)
     else:
@@ -206,16 +208,25 @@ def _last_line(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()
 
 
-def _watch() -> None:
-    """Ends this process when another one has failed."""
-    while True:
-        try:
-            cause = _failure(_client().blocking_key_value_get(FAILURE, int(1000 * A_DAY)))
-        except Exception:  # process 0 is gone without a word: JAX ends us
-            return
-        if cause and _ending.acquire(blocking=False):
-            _end(cause)
-        return
+class _Watch(threading.Thread):
+    """Ends this process when another one has failed.
+
+    It asks now and then instead of waiting in C++, where the end of Python could not reach it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="failures", daemon=True)
+        self._over = threading.Event()
+        atexit.register(self._stop_watching)
+
+    def run(self) -> None:
+        while not self._over.wait(EVERY):
+            if (cause := _first_failure()) and _ending.acquire(blocking=False):
+                _end(cause)
+
+    def _stop_watching(self) -> None:
+        self._over.set()
+        self.join()
 
 
 def _end(reason: str) -> NoReturn:
@@ -225,16 +236,12 @@ def _end(reason: str) -> NoReturn:
     os._exit(1)
 
 
-def _first_failure(wait: float) -> str:
+def _first_failure() -> str:
     """The reason of the process that failed first, if that is another; else ""."""
     try:
-        return _failure(_client().blocking_key_value_get(FAILURE, int(1000 * wait)))
-    except Exception:  # nobody has said anything
+        said = json.loads(_client().key_value_try_get(FAILURE))
+    except jax.errors.JaxRuntimeError:  # nobody has said anything; or process 0 is gone
         return ""
-
-
-def _failure(message: str) -> str:
-    said = json.loads(message)
     if said["process"] == jax.process_index():
         return ""
     return f"process {said['process']}: {said['reason']}"

@@ -4,13 +4,12 @@ import contextlib
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults import differences
-from tests.processes import TINY, error_line, free_port, metrics, run, start
+from tests.processes import TINY, error_line, free_port, metrics, run, start, wait_for_step
 from transformer.experiment import Experiment
 from transformer.training.checkpoints import open_checkpoints
 
@@ -52,7 +51,7 @@ def test_stopped_and_continued_equals_undisturbed(
     """A real signal at a real moment: exit 42, then the same command; every bit is the same."""
     workdir = tmp_path / "stopped"
     process = start("train", TINY, f"--workdir={workdir}", cache=cache)
-    wait_for_step(workdir, 20)
+    wait_for_step(process, workdir, 20)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 42, errors
@@ -71,16 +70,6 @@ def averaged(workdir: Path) -> list[int]:
         return kept.recent(2)
 
 
-def wait_for_step(workdir: Path, step: int) -> None:
-    """Returns when the run has recorded a step."""
-    for _ in range(1_200):
-        path = workdir / "metrics.jsonl"
-        if path.exists() and f'"step": {step}' in path.read_text():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"step {step} never came")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
 def test_every_family_goes_on_as_if_undisturbed(cache: Path, tmp_path: Path, family: str) -> None:
@@ -89,7 +78,7 @@ def test_every_family_goes_on_as_if_undisturbed(cache: Path, tmp_path: Path, fam
     code, _, errors = run("train", TINY, f"--workdir={expected}", *change, cache=cache)
     assert code == 0, errors
     process = start("train", TINY, f"--workdir={workdir}", *change, cache=cache)
-    wait_for_step(workdir, 30)
+    wait_for_step(process, workdir, 30)
     process.send_signal(signal.SIGKILL if family == "gru" else signal.SIGTERM)
     process.communicate(timeout=120)
     code, _, errors = run("train", TINY, f"--workdir={workdir}", *change, cache=cache)
@@ -115,7 +104,7 @@ def test_a_run_that_ran_out_of_time_is_done(cache: Path, tmp_path: Path) -> None
 def test_a_directory_serves_one_trainer(cache: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "shared"
     process = start("train", TINY, f"--workdir={workdir}", cache=cache)
-    wait_for_step(workdir, 10)
+    wait_for_step(process, workdir, 10)
     code, _, errors = run("train", TINY, f"--workdir={workdir}", cache=cache)
     process.kill()
     process.communicate()
@@ -216,7 +205,7 @@ def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path) -> None
     """Two real processes of two devices each: one run, stopped by a signal, continued, finished."""
     workdir = tmp_path / "together"
     first = together(workdir, cache, "--config.training.steps=90")
-    wait_for_step(workdir, 20)
+    wait_for_step(first[1], workdir, 20)
     first[1].send_signal(signal.SIGTERM)  # to one of them: all stop at the same step
     assert finish(first) == [42, 42]
     stopped = max(
@@ -248,7 +237,7 @@ def together(workdir: Path, cache: Path, *more: str) -> list:
 
 
 def finish(processes: list) -> list[int]:
-    results = [process.communicate(timeout=180) for process in processes]
+    results = [process.communicate(timeout=300) for process in processes]
     codes = [process.returncode for process in processes]
     assert set(codes) <= {0, 42}, results
     return codes

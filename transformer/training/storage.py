@@ -161,7 +161,7 @@ def read(item: Path, abstract: Any) -> Any:
         return handler.restore(epath.Path(item), args=ocp.args.StandardRestore(abstract))
     finally:
         handler.close()
-        _trim()
+        trim()
 
 
 @contextlib.contextmanager
@@ -197,7 +197,7 @@ def is_read(step: Path) -> bool:
     return False
 
 
-def _trim() -> None:
-    """Has the C library give back what readers freed: it would keep hundreds of megabytes."""
+def trim() -> None:
+    """Gives freed memory back to the system: the C library would keep hundreds of megabytes."""
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
