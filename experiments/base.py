@@ -79,7 +79,8 @@ def get_config(variant: str = "") -> ConfigDict:
     model.base_d_k = 64
     model.positions = ConfigDict()
     # sinusoidal: sines and cosines in turn (paper, §3.5) | sinusoidal_halves: sines, then cosines,
-    # as other systems store them | learned: a table a side (Gehring et al. 2017; row E) | none;
+    # as Marian has them (those of fairseq and tensor2tensor have other wavelengths) | learned: a
+    # table a side (Gehring et al. 2017; row E) | none;
     # in self-attention: rotary (Su et al. 2021) | t5: a bias a bucket of distances, for all layers
     # (Raffel et al. 2020) | shaw: relative keys (Shaw et al. 2018) | alibi (Press et al. 2022)
     model.positions.scheme = "sinusoidal"
@@ -221,7 +222,7 @@ def get_config(variant: str = "") -> ConfigDict:
     training = config.training = ConfigDict()
     training.steps = 100_000  # optimizer updates
     training.minutes = 0.0  # stop after this much wall time even if steps are left; 0 = no limit
-    training.label_smoothing = 0.1  # epsilon_ls (§5.4)
+    training.label_smoothing = 0.1  # epsilon_ls (§5.4), over all V pieces, as PyTorch has it
     training.z_loss = 0.0  # times (log of the softmax's normaliser)², added (PaLM, 2022, §5: 1e-4)
     training.loss_chunks = 8  # the output projection runs in this many pieces of the target length
     training.accumulate = 1  # equal parts of a batch computed one after another

@@ -39,6 +39,10 @@ def smoothed_cross_entropy(
 ) -> LossSums:
     """Cross-entropy with a target of 1 - ε on the label and ε spread over all V (AIAYN §5.4).
 
+    The label has its share of ε too, as in PyTorch's `CrossEntropyLoss(label_smoothing=ε)`; the
+    target is 1 - ε + ε / V there. fairseq spreads ε over the other V - 1: its ε is ours times
+    (V - 1) / V for the same target.
+
     Written with the log-normaliser, so that no log-probability of the whole vocabulary is stored:
     loss = logsumexp(logits) - (1 - ε) logits[label] - ε mean(logits). `z_loss` times the
     log-normaliser's square is added (Chowdhery et al. 2022, §5), which keeps it near 0.

@@ -9,6 +9,12 @@ search with any penalty, and a beam as wide as the space of outputs finds the be
 A sentence is over when none of its live hypotheses can still win, and not before: log-probabilities
 only fall and penalties are monotone, so that the score of whatever a live hypothesis becomes is at
 most its log-probability over the penalty of the next length or of the longest one allowed.
+
+Beside Hugging Face's `generate`: that stops a sentence by `early_stopping` (True: as soon as W
+hypotheses are finished; False: when the best live one, at its present length, is behind the worst
+finished one, which a longer one may still overtake; "never": about as here). And it looks at 2 W
+continuations, so that a finished hypothesis gives its place to a live one; here its place stays
+empty, and the beam narrows, which can cost the best hypothesis.
 """
 
 import jax

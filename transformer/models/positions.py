@@ -31,7 +31,10 @@ def sinusoidal(positions: Int[Array, "B T"], width: int) -> Float[Array, "B T D"
 
 
 def sinusoidal_halves(positions: Int[Array, "B T"], width: int) -> Float[Array, "B T D"]:
-    """The same sines, then the same cosines: the order in which other systems store them."""
+    """Sines, then cosines, of the paper's wavelengths: the order in which Marian stores them.
+
+    fairseq and tensor2tensor have halves, too, of other wavelengths: 10000^(-i / (D/2 - 1)).
+    """
     angles_BTE = angles(positions, width, 10_000.0)
     return jnp.concatenate([jnp.sin(angles_BTE), jnp.cos(angles_BTE)], axis=-1)
 
