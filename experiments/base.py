@@ -122,7 +122,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.tfds.dev = "validation"
     data.tfds.test = "test"
     data.tfds.data_dir = ""  # where prepared data sets are; "" = TFDS's own default
-    data.text = ConfigDict()  # two aligned files a split: plain or .gz, UTF-8, one sentence a line
+    data.text = ConfigDict()  # two aligned files a split: plain or gzip, UTF-8, one sentence a line
     data.text.train_source = ""
     data.text.train_target = ""
     data.text.dev_source = ""
@@ -144,7 +144,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.recall.train_size = 20_000  # pairs
     data.recall.dev_size = 200
     data.recall.test_size = 1_000
-    # Constituency trees (AIAYN §6.3): bracketed files, plain or .gz, UTF-8; paths and globs, with
+    # Constituency trees (AIAYN §6.3): bracketed files, plain or gzip, UTF-8; paths and globs, with
     # commas between them: "wsj/0[2-9]/*.mrg,wsj/1?/*.mrg"
     data.treebank = ConfigDict()
     data.treebank.train = ""

@@ -1,6 +1,10 @@
 """A file is whole or what it was, whatever happens while it is written."""
 
+import errno
+import fcntl
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,15 +23,55 @@ def test_what_breaks_off_changes_nothing(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["file.json"]
 
 
-def test_what_a_killed_writer_left_goes_a_day_later(tmp_path: Path) -> None:
-    path = tmp_path / "file[1].json"
-    for number in range(2):
-        (tmp_path / f".{path.name}.{number:032x}").touch()
-    other = tmp_path / f".file1.json.{2:032x}"
-    other.touch()
-    mine, at_work = sorted(files.leftovers(path))
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    """Whatever it was writing; what a living one is at work on stays, however old it looks."""
+    killed = [tmp_path / f".file[1].json.{1:032x}", tmp_path / f".other.{2:032x}"]
+    held, new = tmp_path / f".file[1].json.{3:032x}", tmp_path / f".other.{4:032x}"
+    killed[1].mkdir()
+    for path in (killed[0], killed[1] / "content", held, new):
+        path.touch()
     long_ago = time.time() - 2 * files.ABANDONED
-    for old in (mine, other):
+    for old in (*killed, held):
         os.utime(old, (long_ago, long_ago))
-    files.write(path, "content")
-    assert {*tmp_path.iterdir()} == {path, at_work, other}
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        files.write(tmp_path / "file[1].json", "content")
+    assert {*tmp_path.iterdir()} == {tmp_path / "file[1].json", held, new}
+
+
+def test_a_folder_that_is_being_built_is_swept_by_nobody(tmp_path: Path) -> None:
+    with files.building(tmp_path / "store") as unfinished:
+        long_ago = time.time() - 2 * files.ABANDONED
+        os.utime(unfinished, (long_ago, long_ago))
+        with files.building(tmp_path / "another"):
+            assert unfinished.exists()
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_was_building_goes_with_the_next(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from transformer import files\n"
+        "with files.building(Path(sys.argv[1])): print('here', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "store"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stdout.readline() == b"here\n"
+        (left,) = tmp_path.iterdir()
+        files.sweep(tmp_path)
+        assert left.exists()
+        process.kill()
+    long_ago = time.time() - 60
+    os.utime(left, (long_ago, long_ago))
+    files.sweep(tmp_path)
+    assert not left.exists()
+
+
+def test_what_cannot_be_written_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("good", encoding="utf-8")
+    with pytest.raises(OSError) as caught, files.whole(tmp_path / "file") as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "good"
+    assert len([*tmp_path.iterdir()]) == 1

@@ -52,6 +52,7 @@ class Experiment:
     def __init__(self, config: Config, workdir: Path):
         self.config = config
         self.workdir = workdir
+        self._fingerprints: dict[str, str] = {}
 
     @classmethod
     def open(cls, workdir: Path, **changes: Any) -> "Experiment":
@@ -158,12 +159,14 @@ class Experiment:
     def tokenizer(self) -> Tokenizer:
         """The run's own; trained on the training split where the directory has none yet."""
         path = self.workdir / "tokenizer.model"
-        distributed.first_then_all("tokenizer", lambda: self._train_tokenizer(path))
+        # A run that has its tokenizer may have left its text behind.
+        corpus = "" if path.exists() else self._fingerprint("train")
+        distributed.first_then_all("tokenizer", lambda: self._train_tokenizer(path, corpus))
         tokenizer = Tokenizer.load(path)
         run_directory.require_same(self.workdir, "tokenizer", tokenizer.fingerprint, str(path))
         return tokenizer
 
-    def _train_tokenizer(self, path: Path) -> None:
+    def _train_tokenizer(self, path: Path, corpus: str) -> None:
         if not path.exists():
             if run_directory.has_checkpoints(self.workdir):
                 raise UserError(
@@ -173,7 +176,7 @@ class Experiment:
             options = dataclasses.asdict(self.config.data.tokenizer)
             del options["sampling"]  # which is of encoding
             # As of tokens: a corpus and its options have one tokenizer, whatever run asks for it.
-            key = tokenizers.key(self.corpus.fingerprint("train"), self._left_out, options)
+            key = tokenizers.key(corpus, self._left_out, options)
             try:
                 cache = CheckedCache(self._cache_dir / "tokenizers")
                 model = cache.get(key)
@@ -189,6 +192,18 @@ class Experiment:
             tokenizers.train(pairs, path, **options)
             cache.put(key, path.read_bytes())
 
+    def _fingerprint(self, split: str) -> str:
+        """What the text of a split is, as this process found it first.
+
+        Raises:
+            UserError: it is not the text that this run began with.
+        """
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self.corpus.fingerprint(split)
+        fingerprint = self._fingerprints[split]
+        run_directory.require_same(self.workdir, f"{split} set", fingerprint, "its text")
+        return fingerprint
+
     @property
     def _cache_dir(self) -> Path:
         return runtime.cache_dir(self.config.data.cache_dir)
@@ -203,8 +218,7 @@ class Experiment:
 
     def _store(self, split: str) -> tuple[Store, Path]:
         """And the folder that it lies in."""
-        fingerprint = self.corpus.fingerprint(split)
-        run_directory.require_same(self.workdir, f"{split} set", fingerprint, "its text")
+        fingerprint = self._fingerprint(split)
         folder = self._cache_dir / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
         store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)

@@ -1,10 +1,12 @@
 """Files that stand on disk whole or not at all, whenever the process or the machine dies."""
 
 import contextlib
+import fcntl
 import glob
 import json
 import os
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,7 +17,10 @@ from transformer.errors import UserError
 
 NESTED = 64  # lists and objects within each other: none of ours comes near
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3|az|abfs|hf|hdfs|https?|file):/")
-ABANDONED = 86_400  # seconds after which what is unfinished is nobody's work any more
+# Where there are no locks: seconds after which what is unfinished is nobody's work any more.
+ABANDONED = 7 * 86_400
+JUST_MADE = 5.0  # seconds in which a living process comes to hold what it has made
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -73,27 +78,96 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file to be written, which takes its name and its place only when it is complete.
 
     Its content is on disk before its name is, and the name when this returns. Any number of
-    processes may write one path: the last one counts. What a killed one left is deleted by the
-    next that writes the path a day later.
+    processes may write one path: the last one counts. What killed ones left is deleted.
 
     Raises:
-        OSError: it cannot be written; what stood at the path stands there still.
+        OSError: it cannot be written, and names the path; what stood there stands there still.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(unfinished, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        unfinished = _unfinished(path)
+        try:
+            with open(unfinished, "xb") as file:
+                _hold(file.fileno())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        sync(path.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Makes an empty folder in which to build another, beside its place.
+
+    It is deleted at the end unless it was renamed. Any number of processes may build one folder.
+    What killed ones left beside it is deleted, whatever they built.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent)
+    while True:
+        unfinished = _unfinished(folder)
+        unfinished.mkdir()
+        try:
+            descriptor = os.open(unfinished, os.O_RDONLY)
+        except FileNotFoundError:  # it was taken for a dead one's before it was held
+            continue
+        _hold(descriptor)
+        if unfinished.exists():
+            break
+        os.close(descriptor)
+    try:
+        yield unfinished
     finally:
-        unfinished.unlink(missing_ok=True)
-    sync(path.parent)
-    for left in leftovers(path):
-        with contextlib.suppress(FileNotFoundError):  # another process was quicker
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what processes that are dead left unfinished in a folder."""
+    with contextlib.suppress(OSError):
+        for left in [path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)]:
+            if _is_dead(left):
+                discard(left)
+
+
+def discard(path: Path) -> None:
+    """Deletes a file or a folder, which another process may do at the same time."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
+def _hold(descriptor: int) -> None:
+    """Shows that what is being made is a living process's work."""
+    with contextlib.suppress(OSError):  # a file system without locks: its age tells
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody holds what is unfinished; may raise OSError where it has gone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return time.time() - os.fstat(descriptor).st_mtime > JUST_MADE
+    except BlockingIOError:
+        return False
+    except OSError:
+        return time.time() - os.fstat(descriptor).st_mtime > ABANDONED
+    finally:
+        os.close(descriptor)
 
 
 def write(path: Path, content: bytes | str) -> None:

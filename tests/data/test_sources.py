@@ -1,10 +1,13 @@
 import gzip
+import os
 from typing import Any
 
 import pytest
 
 from transformer.data import Pair, Problem
-from transformer.data.sources import SOURCES, CasaRoja, Mixture, Text
+from transformer.data.lines import read_lines
+from transformer.data.passages import Files
+from transformer.data.sources import SOURCES, CasaRoja, Mixture, Text, Treebank
 from transformer.errors import UserError
 
 
@@ -96,7 +99,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path):
     whole = (tmp_path / "b.gz").read_bytes()
     (tmp_path / "b.gz").write_bytes(whole[: len(whole) // 2])
     assert refusal(corpus).startswith(f"{tmp_path}/b.gz: not a whole gzip file")
-    (tmp_path / "b.gz").write_bytes(b"plain text\n")
+    (tmp_path / "b.gz").write_bytes(whole + b"behind it")
     assert refusal(corpus).startswith(f"{tmp_path}/b.gz: not a whole gzip file")
 
 
@@ -152,3 +155,70 @@ def test_a_mixture_is_its_parts_one_after_another(tmp_path):
 def test_every_source_answers_the_interface():
     for source in SOURCES.values():
         assert all(hasattr(source, name) for name in ("has", "pairs", "fingerprint", "origins"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_is_unpacked_by_its_bytes_and_not_by_its_name(tmp_path, packed):
+    """The same bytes are the same text under any name."""
+    content = gzip.compress(b"uno\n") if packed else b"uno\n"
+    for name in ("a", "a.gz", "a.txt"):
+        (tmp_path / name).write_bytes(content)
+        assert list(read_lines(str(tmp_path / name), "data.text")) == [b"uno"]
+
+
+def replace(path):
+    """Gives the name to another file."""
+    path.with_name("new").write_bytes(b"Two\n" * 2_000)
+    path.with_name("new").replace(path)
+
+
+CHANGES = {
+    "written over": lambda path: path.write_bytes(b"Two\n" * 2_000),
+    "replaced": replace,
+    "grown": lambda path: path.write_bytes(b"two\n" * 2_001),
+    "cut": lambda path: path.write_bytes(b"two\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("back", [True, False])
+def test_a_text_that_changes_before_it_is_read_is_kept_nowhere(tmp_path, change, back):
+    """Neither tokenizer nor store is made of it, though it has its old content again afterwards."""
+    path, good = tmp_path / "b", b"two\n" * 2_000
+    corpus = text(tmp_path, b"uno\n" * 2_000, good)
+    before = corpus.fingerprint("train")
+    CHANGES[change](path)
+    with pytest.raises(UserError, match=r"/b changed while it was read|has 2000 lines but"):
+        for number, _ in enumerate(corpus.pairs("train")):
+            if number == 1_998 and back:
+                path.write_bytes(good)
+    path.write_bytes(good)
+    assert corpus.fingerprint("train") == before
+    assert len(list(corpus.pairs("train"))) == 2_000
+
+
+def test_trees_and_passages_that_change_are_refused_too(tmp_path):
+    trees = tmp_path / "a.mrg"
+    trees.write_text("(S (NN a))\n", encoding="utf-8")
+    bank = Treebank(str(trees), "", "")
+    bank.fingerprint("train")
+    trees.write_text("(S (NN b))\n", encoding="utf-8")
+    with pytest.raises(UserError, match="changed while it was read"):
+        list(bank.pairs("train"))
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text(f"{number}\n" * 9, encoding="utf-8")
+    files = Files((f"{tmp_path}/*.txt",), 4, 1, 0.0, 9, 9)
+    files.fingerprint("train")
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text("another\n" * 9, encoding="utf-8")
+    with pytest.raises(UserError, match="changed while it was read"):
+        list(files.pairs("train"))
+
+
+@pytest.mark.parametrize("how", ["read", "fingerprinted"])
+def test_a_pipe_is_refused_at_once(tmp_path, how):
+    """Nobody writes into it: who opened it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    corpus = Text(*[str(tmp_path / "pipe")] * 2, *[""] * 4)
+    with pytest.raises(UserError, match="pipe is no regular file"):
+        corpus.fingerprint("train") if how == "fingerprinted" else list(corpus.pairs("train"))

@@ -3,27 +3,59 @@
 import codecs
 import gzip
 import hashlib
+import io
 import itertools
 import json
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]").search  # category Cc, but for the tab
+GZIP, BUFFER = b"\x1f\x8b", 2**20
 KEY = "data.text"  # names the files, unless told otherwise
 
 
-def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
-    """Lines of two files side by side, without their \\n or \\r\\n; .gz is unpacked.
+class Digests:
+    """What files held when a corpus was fingerprinted.
+
+    Whoever reads them later is held to it: what is made of a text is kept under its fingerprint,
+    so that text which changes in between would be given to every later run of the old one.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def take(self, path: str | Path, key: str = KEY) -> str:
+        """SHA-256 of a file's bytes, which its readers will be held to. Raises UserError."""
+        self._known[str(path)] = digest = file_digest(path, key)
+        return digest
+
+    def check(self, path: str | Path, digest: str) -> None:
+        """Raises UserError where what was read is not what was fingerprinted."""
+        if self._known.get(str(path), digest) != digest:
+            raise UserError(
+                f"{path} changed while it was read: start again when it is written, from an empty "
+                "--workdir"
+            )
+
+
+def aligned(
+    source: str, target: str, digests: Digests | None = None
+) -> Iterator[tuple[bytes, bytes]]:
+    """Lines of two files side by side, without their \\n or \\r\\n; gzip is unpacked.
 
     Raises:
-        UserError: a file cannot be read or is no whole gzip file, or their lengths differ.
+        UserError: a file cannot be read, is no whole gzip file or has changed, or their lengths
+            differ.
     """
-    files = read_lines(source, KEY), read_lines(target, KEY)
+    files = read_lines(source, KEY, digests), read_lines(target, KEY, digests)
     for number, (left, right) in enumerate(itertools.zip_longest(*files)):
         if left is None or right is None:
             longer = number + 1 + sum(1 for _ in files[left is None])
@@ -35,18 +67,25 @@ def aligned(source: str, target: str) -> Iterator[tuple[bytes, bytes]]:
         yield left, right
 
 
-def read_lines(path: str, key: str) -> Iterator[bytes]:
-    """Lines of a file without their \\n or \\r\\n, and without a byte order mark; .gz is unpacked.
+def read_lines(path: str, key: str, digests: Digests | None = None) -> Iterator[bytes]:
+    """Lines of a file without their \\n or \\r\\n, and without a byte order mark.
+
+    What is packed by gzip is unpacked, whatever its name.
 
     Args:
         path: of the file.
         key: where the configuration names it, for errors.
+        digests: what it must hold.
 
     Raises:
-        UserError: the file cannot be read or is no whole gzip file.
+        UserError: the file cannot be read, is no whole gzip file, or is not what `digests` knows.
     """
     try:
-        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+        with open_regular(path, key) as raw:
+            hashed = _Hashed(raw)
+            plain = io.BufferedReader(hashed, BUFFER)
+            packed = plain.peek(2)[:2] == GZIP
+            file = gzip.GzipFile(fileobj=plain) if packed else plain
             for number, line in enumerate(file):
                 if number == 0:
                     line = line.removeprefix(codecs.BOM_UTF8)
@@ -55,6 +94,43 @@ def read_lines(path: str, key: str) -> Iterator[bytes]:
         raise UserError(f"{path}: not a whole gzip file ({error}); copy it again") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path in {key}") from error
+    if digests:
+        digests.check(path, hashed.digest)
+
+
+class _Hashed(io.RawIOBase):
+    """A file's bytes, hashed as they are read."""
+
+    def __init__(self, file: io.FileIO):
+        self._file, self._sha256 = file, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._sha256.update(memoryview(buffer)[:count])
+        return count
+
+    @property
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
+
+
+def open_regular(path: str | Path, key: str) -> io.FileIO:
+    """A file opened for its bytes, unbuffered.
+
+    Raises:
+        UserError: it is a pipe or a device: it will be read more than once.
+        OSError: it cannot be opened.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
+        raise UserError(
+            f"{path} is no regular file, and is read more than once: write its text to one, and "
+            f"name that in {key}"
+        )
+    return open(path, "rb", buffering=0)
 
 
 def decode(lines: Iterable[tuple[bytes, bytes]]) -> Iterator[Pair]:
@@ -86,7 +162,7 @@ def digest(*parts: object) -> str:
 def file_digest(path: str | Path, key: str = KEY) -> str:
     """SHA-256 of a file's bytes. Raises UserError where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, key) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path in {key}") from error

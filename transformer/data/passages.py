@@ -12,14 +12,15 @@ import glob
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from transformer.data.lines import CONTROL, digest, file_digest
+from transformer.data.lines import CONTROL, Digests, digest, file_digest
 from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
+KEY = "data.files.patterns"
 NEWLINE, TAB, SPACE = "⏎", "⇥", "␣"
 PACKAGE = Path(__file__).parents[1]
 
@@ -38,6 +39,11 @@ def as_text(line: str) -> str:
     return line.replace(NEWLINE, "\n").replace(TAB, "\t").replace(SPACE, " ")
 
 
+def _matching(pattern: str) -> list[str]:
+    """The files that a glob names; a path that is there names itself, brackets and all."""
+    return [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
+
+
 @dataclass(frozen=True)
 class Files:
     """Any text files, UTF-8; each belongs to one split, by a hash of its content.
@@ -52,6 +58,7 @@ class Files:
     unprompted: float  # share of training passages whose prompt is empty
     dev_size: int  # passages at most
     test_size: int
+    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def has(self, split: str) -> bool:
         return bool(self._paths[split])
@@ -71,7 +78,7 @@ class Files:
 
     def fingerprint(self, split: str) -> str:
         kind = (self.lines, self.prompt_lines, self.unprompted, self.dev_size, self.test_size)
-        contents = [file_digest(path) for path in self._paths[split]]
+        contents = [self._digests.take(path, KEY) for path in self._paths[split]]
         return digest("files", split, kind, contents, file_digest(__file__))
 
     def origins(self, split: str) -> dict[str, str]:
@@ -81,13 +88,13 @@ class Files:
     @cached_property
     def _paths(self) -> dict[str, list[Path]]:
         """The files of each split, by their names."""
-        found = {Path(path) for glob_ in self.patterns for path in glob.glob(glob_, recursive=True)}
+        found = {Path(path) for pattern in self.patterns for path in _matching(pattern)}
         if not self.patterns:
             found = set(PACKAGE.rglob("*.py"))
         paths: dict[str, list[Path]] = {"train": [], "dev": [], "test": []}
         for path in sorted(found):
             if path.is_file():
-                tenth = int(file_digest(path)[:8], 16) % 10
+                tenth = int(file_digest(path, KEY)[:8], 16) % 10
                 paths[{0: "dev", 1: "test"}.get(tenth, "train")].append(path)
         if not any(paths.values()):
             raise UserError(f"data.files.patterns={self.patterns} match no file: check the globs")
@@ -95,7 +102,9 @@ class Files:
 
     def _passages(self, path: Path) -> Iterator[bytes]:
         """Consecutive lines, none of them twice; those without any text are left out."""
-        lines = path.read_bytes().splitlines(keepends=True)
+        content = path.read_bytes()
+        self._digests.check(path, hashlib.sha256(content).hexdigest())
+        lines = content.splitlines(keepends=True)
         for start in range(0, len(lines), self.lines):
             passage = b"".join(lines[start : start + self.lines])
             if passage.strip():

@@ -6,10 +6,10 @@ batches of each epoch that was ever planned: all of it a cache, without which th
 slower.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
-import shutil
 import threading
 import uuid
 import zlib
@@ -96,19 +96,17 @@ class Sampled:
     def _sweep(self, epoch: int) -> None:
         """Deletes the stores of epochs that are over; who has one mapped keeps it."""
         kept = {str(number) for number in range(epoch - KEPT + 1, epoch + 1)}
-        for folder in self._folder.iterdir():
+        for folder in list(self._folder.iterdir()):
             if folder.name.isdigit() and folder.name not in kept:
                 gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-                try:
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
                     folder.rename(gone)
-                except FileNotFoundError:  # another process of the run was quicker
-                    continue
-                shutil.rmtree(gone, ignore_errors=True)
+                files.discard(gone)
 
     def _read_counts(self) -> list[int]:
         """Batches of each epoch, from the first on, as far as they are known."""
         try:
-            counts, crc = json.loads(self._counts_file.read_text())
+            counts, crc = files.read_json(self._counts_file, list)
             if crc != zlib.crc32(json.dumps(counts).encode()):
                 raise ValueError("its checksum is another")
             return counts

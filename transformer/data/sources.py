@@ -5,13 +5,13 @@ section under `data` in experiments/base.py.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from transformer.data import tfds_builders, treebank
 from transformer.data.generated import Agreement, CasaRoja, Digits, Orchard, Recall
-from transformer.data.lines import aligned, decode, digest, file_digest
+from transformer.data.lines import Digests, aligned, decode, digest
 from transformer.data.pairs import Pair
 from transformer.data.passages import Files
 from transformer.data.treebank import penn
@@ -35,7 +35,10 @@ class Corpus(Protocol):
         ...
 
     def fingerprint(self, split: str) -> str:
-        """Hexadecimal; changes whenever `pairs(split)` could."""
+        """Hexadecimal; changes whenever `pairs(split)` could.
+
+        A later `pairs(split)` of another text than this is of raises UserError at its end.
+        """
         ...
 
     def origins(self, split: str) -> dict[str, str]:
@@ -45,7 +48,7 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """Two aligned files a split, plain or .gz, UTF-8, one sentence a line; "" = no such split.
+    """Two aligned files a split, plain or gzip, UTF-8, one sentence a line; "" = no such split.
 
     A line ends at \\n or \\r\\n and nowhere else: whatever else Unicode calls a line break belongs
     to the sentence. Files of different lengths are refused.
@@ -57,6 +60,7 @@ class Text:
     dev_target: str
     test_source: str
     test_target: str
+    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for split in ("train", "dev", "test"):
@@ -78,7 +82,7 @@ class Text:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
         paths = self._paths(split)
         empty = True
-        for pair in decode(aligned(*paths)):
+        for pair in decode(aligned(*paths, self._digests)):
             empty = False
             yield pair
         if empty:
@@ -86,7 +90,7 @@ class Text:
 
     def fingerprint(self, split: str) -> str:
         _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        return digest("text", *map(file_digest, self._paths(split)))
+        return digest("text", *map(self._digests.take, self._paths(split)))
 
     def origins(self, split: str) -> dict[str, str]:
         return {"text": " and ".join(self._paths(split))}
@@ -150,7 +154,7 @@ class Tfds:
 
 @dataclass(frozen=True)
 class Treebank:
-    """Sentences and their trees, from bracketed files, plain or .gz; see treebank/penn.py.
+    """Sentences and their trees, from bracketed files, plain or gzip; see treebank/penn.py.
 
     Each is a glob or a path, or several separated by commas; "" = no such split.
     """
@@ -158,6 +162,7 @@ class Treebank:
     train: str
     dev: str
     test: str
+    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def has(self, split: str) -> bool:
         return bool(getattr(self, split))
@@ -165,7 +170,7 @@ class Treebank:
     def pairs(self, split: str) -> Iterator[Pair]:
         empty, files = True, self._files(split)
         for path in files:
-            for tree in treebank.read(path, f"data.treebank.{split}"):
+            for tree in treebank.read(path, f"data.treebank.{split}", self._digests):
                 empty = False
                 yield treebank.pair(tree)
         if empty:
@@ -173,7 +178,7 @@ class Treebank:
 
     def fingerprint(self, split: str) -> str:
         key = f"data.treebank.{split}"
-        digests = (file_digest(path, key) for path in self._files(split))
+        digests = (self._digests.take(path, key) for path in self._files(split))
         return digest("treebank", penn.VERSION, *digests)
 
     def origins(self, split: str) -> dict[str, str]:

@@ -11,10 +11,8 @@ import contextlib
 import gc
 import hashlib
 import itertools
-import json
 import logging
 import os
-import shutil
 import time
 import uuid
 from collections import deque
@@ -36,7 +34,9 @@ log = logging.getLogger(__name__)
 
 VERSION = 4  # of the layout above: raise it when that changes
 CHUNK = 8_192  # pairs tokenised at a time
+TRIES = 10  # to put a store in its place, while others put, delete and mend theirs
 
+WRITTEN = ("tokens.bin", "offsets.npy", "pairs.npy")
 PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
 
 
@@ -148,25 +148,18 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
     except (OSError, EOFError, ValueError) as error:
         log.warning("%s is damaged (%s): building it anew", folder, error)
 
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.parent.glob(f".{folder.name}.*"):
-            if time.time() - old.stat().st_mtime > files.ABANDONED:
-                shutil.rmtree(old, ignore_errors=True)
-        unfinished.mkdir()
-        with _without_collector():
-            _build(unfinished, chunks(), dtype)
-        store = _read(unfinished, dtype)
-        _move_into_place(unfinished, folder, dtype)
+        with files.building(folder) as unfinished:
+            with _without_collector():
+                _build(unfinished, chunks(), dtype)
+            store = _read(unfinished, dtype)
+            _move_into_place(unfinished, folder, dtype)
         return store
     except OSError as error:
         raise UserError(
             f"data.cache_dir={folder.parent}: {error.strerror or error}; name a folder that can be "
             "written, with room in it"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -185,7 +178,9 @@ def _without_collector() -> Iterator[None]:
 
 
 def _read(folder: Path, dtype: np.dtype) -> Store:
-    expected = json.loads((folder / "sums.json").read_text())
+    expected = files.read_json(folder / "sums.json")
+    if {*expected} != {*WRITTEN}:
+        raise ValueError("sums.json does not name its files")
     for name, digest in expected.items():
         if _digest_of(folder / name) != digest:
             raise ValueError(f"{name} is not what was written")
@@ -264,10 +259,9 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
     for name, content in (("offsets", np.cumsum(np.concatenate(lengths))), ("pairs", pairs)):
         with open(folder / f"{name}.npy", "wb") as file:
             np.save(file, content)
-    written = ("tokens.bin", "offsets.npy", "pairs.npy")
-    for name in written:
+    for name in WRITTEN:
         files.sync(folder / name)
-    files.write_json(folder / "sums.json", {name: _digest_of(folder / name) for name in written})
+    files.write_json(folder / "sums.json", {name: _digest_of(folder / name) for name in WRITTEN})
     log.info("tokenised %d sentence pairs in %.1f s", len(pairs), time.monotonic() - started)
 
 
@@ -277,17 +271,20 @@ def _digest_of(path: Path) -> str:
 
 
 def _move_into_place(unfinished: Path, folder: Path, dtype: np.dtype) -> None:
-    try:
-        os.rename(unfinished, folder)
-        return
-    except OSError:  # something is there: another builder's work, or what was damaged
-        if not folder.exists():
-            raise
-    try:
-        _read(folder, dtype)
-    except (OSError, EOFError, ValueError):
-        # Moved aside before it is deleted: whoever has it mapped keeps what they mapped.
-        damaged = folder.with_name(f"{unfinished.name}.damaged")
-        os.rename(folder, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
-        os.rename(unfinished, folder)
+    """Gives a store its name; leaves it where another builder's whole one has that."""
+    for left in reversed(range(TRIES)):
+        try:
+            os.rename(unfinished, folder)
+            return
+        except OSError:  # something is there: another builder's work, or what was damaged
+            if not left:
+                raise
+        try:
+            _read(folder, dtype)
+            return
+        except (OSError, EOFError, ValueError):  # damaged; or gone meanwhile
+            # Moved aside before it is deleted: whoever has it mapped keeps what they mapped.
+            damaged = unfinished.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, damaged)
+            files.discard(damaged)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformer.data.lines import read_lines
+from transformer.data.lines import Digests, read_lines
 from transformer.data.treebank.tree import ROOTS, TOP, Span, Tree
 from transformer.errors import UserError
 
@@ -49,13 +49,13 @@ def files(pattern: str, key: str) -> list[str]:
     return found
 
 
-def read(path: str, key: str) -> Iterator[Tree]:
-    """Every tree of a file, plain or .gz, streaming; one of empty elements alone has no words.
+def read(path: str, key: str, digests: Digests | None = None) -> Iterator[Tree]:
+    """Every tree of a file, plain or gzip, streaming; one of empty elements alone has no words.
 
     Raises:
         UserError: it cannot be read, is not UTF-8 or not bracketed; says in which line.
     """
-    yield from _read(_decoded(path, key), path)
+    yield from _read(_decoded(path, key, digests), path)
 
 
 def read_text(text: str) -> Iterator[Tree]:
@@ -63,8 +63,8 @@ def read_text(text: str) -> Iterator[Tree]:
     yield from _read(text.split("\n"), "the text")
 
 
-def _decoded(path: str, key: str) -> Iterator[str]:
-    for number, line in enumerate(read_lines(path, key), start=1):
+def _decoded(path: str, key: str, digests: Digests | None) -> Iterator[str]:
+    for number, line in enumerate(read_lines(path, key, digests), start=1):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
