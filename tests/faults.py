@@ -33,6 +33,7 @@ import orbax.checkpoint as ocp
 
 from experiments.benchmarks.common import record
 from tests.processes import TINY, metrics, run, start
+from transformer import files
 
 STEPS, FIRST = 240, 20  # in all; at the first checkpoint
 COMMAND = (
@@ -60,12 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     kills = kills[: sum(line["kills"] for line in rounds)]
     if options.log:
         lines = [before[0], *_merge(kills, rounds)]
-        options.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        files.write(options.log, "".join(json.dumps(line) + "\n" for line in lines))
 
     def say(line: dict[str, Any]) -> None:
         print(json.dumps(line), flush=True)
         if options.log:
-            with options.log.open("a") as file:
+            with options.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     with tempfile.TemporaryDirectory() as folder:
@@ -172,8 +173,8 @@ def _where(workdir: Path, before: dict[str, int]) -> str:
 
 def _last_step(workdir: Path) -> int:
     path = workdir / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return sum('"kind": "train"' in line for line in text.splitlines())
+    text = path.read_text("utf-8") if path.exists() else ""
+    return sum('"kind": "train"' in line for line in text.split("\n"))
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
@@ -204,7 +205,7 @@ def _meta(workdir: Path, step: int) -> dict[str, Any] | None:
     path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
     if not path.exists():
         return None
-    meta = json.loads(path.read_text())
+    meta = json.loads(path.read_bytes())
     return {key: value for key, value in meta.items() if key not in ("clock", "seal")}
 
 
@@ -219,8 +220,8 @@ def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def _read(log: Path | None) -> list[dict[str, Any]]:
-    text = log.read_text() if log and log.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    text = log.read_text("utf-8") if log and log.exists() else ""
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _merge(kills: list[dict], rounds: list[dict]) -> list[dict]:

@@ -1,6 +1,5 @@
 """Real processes for tests: the command line as its users start it."""
 
-import json
 import os
 import re
 import signal
@@ -11,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from transformer.training.metrics import read as read_metrics
 
 ROOT = Path(__file__).parents[1]
 COMPARISONS = {"compare"}  # of experiments/: all others are one experiment each
@@ -95,8 +96,8 @@ def run(*arguments: str, timeout: float = 300, **options: Any) -> tuple[int, str
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """A run's metrics without the fields that depend on the clock."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "clock"} for line in lines]
+    lines = read_metrics(workdir)
+    return [{k: v for k, v in line.items() if k != "clock"} for line in lines]
 
 
 def error_line(errors: str) -> str:

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             break
         if code != 42:
             return 1
-    lines = [json.loads(line) for line in (cache / SAMPLES).read_text().splitlines()]
+    lines = [json.loads(line) for line in (cache / SAMPLES).read_text("utf-8").split("\n") if line]
     steps = [line["step"] for line in metrics(run) if line["kind"] == "train"]
     result = {
         **record("tests.soak", sys.argv[1:]),
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     if options.png:
         _plot(lines, options.png)
     return int(not result["metrics_without_gap"] or bool(result["grew"]))
@@ -79,7 +79,7 @@ def _stretch(process: subprocess.Popen, run: Path, until: int) -> int:
         step = _step(run)
         if sample := _sample(process.pid, run):
             line = {"time": time.time(), "process": process.pid, "step": step, **sample}
-            with (run.parent / SAMPLES).open("a") as file:
+            with (run.parent / SAMPLES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if step >= until and not told:
             process.send_signal(signal.SIGTERM)
@@ -103,7 +103,9 @@ def _sample(pid: int, run: Path) -> dict[str, int] | None:
     proc = Path(f"/proc/{pid}")
     try:
         status = dict(
-            line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
+            line.split(":", 1)
+            for line in (proc / "status").read_text("ascii").split("\n")
+            if ":" in line
         )
         return {
             "memory_mib": int(status["VmRSS"].split()[0]) // 1024,

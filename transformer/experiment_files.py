@@ -1,5 +1,6 @@
 """Experiment files as the command line names them: FILE[:VARIANT], and changes by key."""
 
+import os
 import re
 import runpy
 import sys
@@ -125,13 +126,28 @@ def _last_line(error: Exception) -> str:
         return f"{kind[1]} is {kind[2]!r}; it must be of {kind[3].strip('<>')}"
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {text}"
-    return text.splitlines()[-1]
+    return text.split("\n")[-1]
 
 
 def _repository_root(path: Path) -> Path:
-    """The folder from which an experiment file's `from experiments import base` works."""
+    """The folder from which an experiment file's `from experiments import base` works.
+
+    What is found there runs as code, so it is never just any folder above the file: it is the one
+    whose `experiments` the file lies in; else the file's own repository, if it is the file's
+    owner's or one's own; else the checkout of this package; else the file's own folder.
+    """
     folder = path.absolute().parent
-    for candidate in (folder, *folder.parents, Path(__file__).parent.parent):
+    repository = next(
+        (above for above in (folder, *folder.parents) if _is_repository(above, path)), folder
+    )
+    beside = [folder.parent] if folder.name == "experiments" else []
+    for candidate in (*beside, repository, Path(__file__).parent.parent):
         if (candidate / "experiments" / "base.py").is_file():
             return candidate
     return folder
+
+
+def _is_repository(folder: Path, path: Path) -> bool:
+    if not any((folder / mark).exists() for mark in (".git", "setup.cfg", "pyproject.toml")):
+        return False
+    return folder.stat().st_uid in {path.stat().st_uid, os.getuid()}

@@ -148,7 +148,7 @@ def held(workdir: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    with (workdir / LOCK).open("a+") as file:
+    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -132,7 +132,7 @@ def _has_huge_pages() -> bool:
     name, version = platform.libc_ver()
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
         return False
-    return HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text()
+    return HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text("ascii")
 
 
 def standard_input(size: int) -> Iterator[tuple[int, list[str]]]:
@@ -220,7 +220,7 @@ def describe_software() -> dict[str, Any]:
 def _processor() -> str:
     """Its name, where the system says it."""
     told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    lines = told.read_text("utf-8", "replace").split("\n") if told.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
 

@@ -131,5 +131,5 @@ def weights(size: Size) -> dict[str, np.ndarray]:
 
 def write_model(size: Size, folder: Path) -> None:
     """As `MarianMTModel.save_pretrained` would."""
-    (folder / "config.json").write_text(json.dumps(size.config))
+    (folder / "config.json").write_text(json.dumps(size.config), "utf-8")
     save_file(weights(size), folder / "model.safetensors", {"format": "pt"})

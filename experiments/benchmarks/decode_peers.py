@@ -111,7 +111,7 @@ def main() -> None:
                 answer = contenders.answer(**request)
                 time.sleep(0.3)  # threads spin for a while and would slow whoever is next
         except (RuntimeError, ValueError) as error:
-            answer = {"error": str(error).splitlines()[0]}
+            answer = {"error": str(error).split("\n")[0]}
         print(json.dumps(answer), flush=True)
 
 

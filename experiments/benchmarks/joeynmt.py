@@ -96,7 +96,7 @@ def ours(config: str, corpus: Text, workdir: Path, span: Span) -> float:
 def theirs(python: Path, configuration: Path, folder: Path, span: Span) -> float:
     """Target tokens a second of `joeynmt train`, which writes to `folder`."""
     _run([python, "-m", "joeynmt", "train", configuration, "--skip-test"], "joeynmt train")
-    found = map(STEP.match, (folder / "train.log").read_text("utf-8").splitlines())
+    found = map(STEP.match, (folder / "train.log").read_text("utf-8").split("\n"))
     times = {int(match[2]): match[1] for match in found if match}
     first, last = (datetime.fromisoformat(times[step]) for step in (span.first, span.last))
     checkpoints = [folder / f"{step}.ckpt" for step in (span.first, span.last)]
@@ -206,7 +206,8 @@ def _run(command: Sequence[Any], name: str, more: dict[str, str] | None = None) 
     own = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | (more or {})
     done = subprocess.run(list(map(str, command)), env=own, capture_output=True, text=True)
     if done.returncode:
-        raise Missing(f"{name}: {' '.join(done.stderr.strip().splitlines()[-2:])}")
+        said = done.stderr.strip().split("\n")[-2:]
+        raise Missing(f"{name}: {' '.join(said)}")
     return done.stdout
 
 

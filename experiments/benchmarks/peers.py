@@ -45,7 +45,7 @@ def environment(*alternatives: str, alone: str = "") -> Path:
     def installs(*requirements: str) -> bool:
         nonlocal said
         done = subprocess.run([*install, *requirements], capture_output=True, text=True)
-        said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip failed"
+        said = done.stderr.strip().split("\n")[-1] if done.stderr.strip() else "pip failed"
         return done.returncode == 0
 
     said = ""

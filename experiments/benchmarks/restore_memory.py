@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from experiments.benchmarks.common import record
+from transformer import files
 
 BOUND = 1.3  # times the state: what restoring may take at its peak
 MESHES = {
@@ -27,7 +28,7 @@ MESHES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--width", type=int, default=1_280, help="d_model (1,280: 1.4 GiB)")
     options = parser.parse_args()
@@ -42,7 +43,7 @@ def main() -> None:
             print(f"{name}: {state / 2**20:,.0f} MiB, peak {rows[-1]['times']:.2f} times that")
     if options.json:
         result = record("experiments.benchmarks.restore_memory", sys.argv[1:], rows=rows)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        files.write(options.json, json.dumps(result, indent=1) + "\n")
     if max(row["times"] for row in rows) > BOUND:
         sys.exit(f"more than {BOUND} times the state")
 
@@ -50,7 +51,7 @@ def main() -> None:
 def child(what: str, folder: str, width: int, axes: dict[str, int]) -> dict[str, int]:
     command = [sys.executable, "-m", __spec__.name, what, folder, str(width), json.dumps(axes)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.strip().split("\n")[-1])
 
 
 def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -> dict[str, int]:
@@ -99,8 +100,8 @@ def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -
 
 def memory(field: str) -> int:
     """Bytes of this process; VmHWM: at its highest."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith(field + ":"))
+    status = Path("/proc/self/status").read_text("ascii")
+    (line,) = (line for line in status.split("\n") if line.startswith(field + ":"))
     return int(line.split()[1]) * 1024
 
 

@@ -158,7 +158,7 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     topology = TOPOLOGIES[case.chips]
     kept = programs and programs / f"{case.key}.json"
     if kept and kept.exists():
-        program = tpu.Program(**json.loads(kept.read_text()))
+        program = tpu.Program(**json.loads(kept.read_bytes()))
     else:
         asked = (case.config, topology, case.rows, LENGTH)
         program = tpu.compile_step(*asked, libtpu=libtpu, flags=case.flags)
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str]) -> None:
     known: dict[str, Any] = {}
     compiler = version_of(options.libtpu)
     if options.json and options.json.exists() and not options.results:
-        known = {row["case"]: row for row in json.loads(options.json.read_text())["rows"]}
+        known = {row["case"]: row for row in json.loads(options.json.read_bytes())["rows"]}
     for case in [Case(name, options.tokens, compiler) for name in options.cases]:
         if case.name not in known or known[case.name]["key"] != case.key:
             known[case.name] = measure(case, options.libtpu, options.results)

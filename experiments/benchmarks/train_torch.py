@@ -152,7 +152,7 @@ def main() -> None:
                 answer = {"seconds": case.steps(request["calls"])}
                 time.sleep(0.3)  # its threads spin for a while and would slow whoever is next
         except RuntimeError as error:  # out of memory
-            answer = {"error": str(error).splitlines()[0]}
+            answer = {"error": str(error).split("\n")[0]}
         print(json.dumps(answer), flush=True)
 
 

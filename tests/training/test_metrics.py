@@ -230,3 +230,32 @@ def test_an_event_stands_behind_its_step_and_before_the_next(tmp_path: Path) -> 
         record.event(2, "out of time")
     kinds = [(line["kind"], line["step"]) for line in metrics.read(tmp_path)]
     assert kinds == [("train", 1), ("event", 1), ("train", 2), ("event", 2)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"null",
+        b"[]",
+        b"3",
+        b"{}",
+        b"[" * 9000,
+        b'{"kind":1,"step":1,"clock":{"seconds":1}}',
+        b'{"kind":"train","step":"1","clock":{"seconds":1}}',
+        b'{"kind":"train","step":1,"clock":null}',
+    ],
+)
+def test_a_line_of_a_wrong_shape_is_named(tmp_path: Path, line: bytes) -> None:
+    good = b'{"kind": "train", "step": 1, "clock": {"seconds": 1.0}}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(good + line + b"\n" + good)
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2 is damaged"):
+        metrics.read(tmp_path)
+
+
+def test_separators_in_a_sentence_end_no_line(tmp_path: Path) -> None:
+    sample = {"source": "a\u2028b\x85c\x0bd", "reference": "", "translation": ""}
+    line = {"kind": "eval", "step": 1, "samples": [sample], "clock": {"seconds": 1.0}}
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert metrics.read(tmp_path) == [line]

@@ -64,7 +64,7 @@ def prepare(builder: Any) -> None:
 
 def first_line(error: Exception) -> str:
     """An exception's text for the middle of a sentence; TFDS's fill pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    return (str(error).strip() or type(error).__name__).split("\n")[0].strip()
 
 
 def _register_translation_builders() -> None:

@@ -93,9 +93,10 @@ def train(
                 **more,
             )
         except RuntimeError as error:
+            reason = str(error).strip().split("\n")[0]
             raise UserError(
                 f"data.tokenizer.vocab_size={vocab_size} cannot be trained on this text "
-                f"({str(error).strip().splitlines()[0]}); more pieces or a smaller "
+                f"({reason}); more pieces or a smaller "
                 "data.tokenizer.character_coverage may help"
             ) from error
     content = _without_path(model.getvalue())

@@ -6,6 +6,7 @@ length; rows left over are empty. So there is one compiled search per bucket, an
 small to fill a batch takes one of few smaller row counts.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
 from transformer.models.int8 import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
+
+_line_breaks = re.compile("[\r\n]+")
 
 
 @runtime_checkable
@@ -215,7 +218,7 @@ class Translator:
         for (b, w), ids, text in zip(places, tokens, self._tokenizer.decode(tokens), strict=True):
             results[b].append(
                 Translation(
-                    text=" ".join(text.splitlines()),
+                    text=_line_breaks.sub(" ", text),
                     score=float(found.scores[b, w]),
                     log_prob=float(found.log_probs[b, w]),
                     tokens=tuple(ids),

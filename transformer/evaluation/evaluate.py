@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformer import files
 from transformer.data import Pair
 from transformer.data.casa_roja import word_for_word
 from transformer.data.treebank import put_together
@@ -67,7 +68,7 @@ class Evaluation:
         for name, lines in (("translations", self.translations), ("trees", self.trees)):
             if lines:
                 path = folder / f"{name}.{self.split}.txt"
-                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                files.write(path, "\n".join(lines) + "\n")
 
 
 def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:

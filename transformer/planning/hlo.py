@@ -118,7 +118,7 @@ class Module:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
         self._entry, lines = "", {}
-        for line in text.splitlines():
+        for line in text.split("\n"):
             if line.endswith("{") and not line.startswith((" ", "HloModule")):
                 name = re.findall(r"[\w.-]+", line)[line.startswith("ENTRY")]
                 lines = self.computations.setdefault(name, {})

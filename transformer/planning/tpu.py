@@ -97,18 +97,18 @@ def compile_step(
             text=True,
         )
         if done.returncode == REFUSED:
-            raise UserError(done.stdout.strip().splitlines()[-1])
+            raise UserError(done.stdout.strip().split("\n")[-1])
         if done.returncode:
             raise RuntimeError(f"the compiler failed: {done.stderr[-4_000:]}")
-        report = json.loads((Path(folder) / "report.json").read_text())
-        return Program((Path(folder) / "program.txt").read_text(), done.stderr, **report)
+        report = json.loads((Path(folder) / "report.json").read_bytes())
+        return Program((Path(folder) / "program.txt").read_text("utf-8"), done.stderr, **report)
 
 
 class _alone:
     """While no other process of this machine compiles."""
 
     def __enter__(self) -> None:
-        self._lock = open(Path(tempfile.gettempdir()) / "transformer-libtpu.lock", "w")
+        self._lock = open(Path(tempfile.gettempdir()) / "transformer-libtpu.lock", "wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
@@ -149,12 +149,12 @@ def _compile(request: dict[str, Any], folder: Path) -> None:
         "least": needed,
         "seconds": {"trace": round(traced - began, 1), "compile": round(finished - traced, 1)},
     }
-    (folder / "program.txt").write_text(compiled.as_text())
-    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "program.txt").write_text(compiled.as_text(), "utf-8")
+    (folder / "report.json").write_text(json.dumps(report), "utf-8")
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return str(error).strip().split("\n")[0]
 
 
 if __name__ == "__main__":

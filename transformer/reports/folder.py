@@ -1,7 +1,6 @@
 """A report's folder: whose it is, who holds it, and the runs that are carried out in it."""
 
 import contextlib
-import json
 import logging
 import os
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 
 from transformer import files, run_directory, runtime
 from transformer.errors import UserError
+from transformer.nested import differences, matches
 from transformer.reports.runs import More, Run, carry_out
 from transformer.runtime import Exit
 from transformer.training.progress import duration
@@ -77,14 +77,10 @@ def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str
             )
         return
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        theirs = files.read_json(path)
+    except files.Damaged as error:
         raise UserError(f"{path} is damaged ({error}): bring it back, or delete it") from None
-    differ = [
-        key
-        for key in run_directory.differences(config, theirs)
-        if not run_directory.matches(key, may_change)
-    ]
+    differ = [key for key in differences(config, theirs) if not matches(key, may_change)]
     if differ and any(workdir.glob("results/*")):  # before the first there is nothing to lose
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
         raise UserError(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformer.errors import UserError
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training import train, trained_parameters
+from transformer.training import metrics, train, trained_parameters
 
 More = Callable[[Experiment, Any, Evaluation], dict[str, Any]]  # experiment, parameters, scores
 
@@ -49,12 +48,12 @@ class Run:
         if not self.path.exists():
             return None
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = files.read_json(self.path)
+        except files.Damaged as error:
             raise UserError(
                 f"{self.path} is damaged ({error}): delete it, and it is read off its run again"
             ) from None
-        return found if found["config"] == run_directory.digest(self.config) else None
+        return found if found.get("config") == run_directory.digest(self.config) else None
 
 
 def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
@@ -81,7 +80,7 @@ def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
     experiment = Experiment.open(workdir)
     params, which = trained_parameters(experiment)
     found = evaluation.evaluate(experiment, params, split)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics.read(workdir)
     steps = lines[-1]["step"]
     curve = [(line["step"], line["nll"]) for line in lines if line["kind"] == "eval"]
     return {

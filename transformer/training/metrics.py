@@ -26,7 +26,6 @@ stopped in between: a run that goes on from step r first cuts the file back to r
 the numbers under `train/`, `eval/` and `clock/`.
 """
 
-import json
 import math
 import os
 import time
@@ -233,7 +232,7 @@ class Metrics:
             clock = {"time": time.time(), "seconds": self.seconds, **clock}
             line = {"kind": kind, "step": step, **content, "clock": clock}
             # One write, out at once: a process that is killed leaves at most its last line cut.
-            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.write(files.as_json(line, allow_nan=False) + "\n")
             self._file.flush()
 
     def _to_board(self, group: str, step: int, values: Mapping[str, float | None]) -> None:
@@ -263,7 +262,7 @@ def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]
     if not evaluated:
         is_it = [line["step"] == step and line["kind"] == "eval" for line in kept]
         kept = kept[: is_it.index(True)] if any(is_it) else kept
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+    text = "".join(files.as_json(line) + "\n" for line in kept)
     files.write(path, text)
     return kept
 
@@ -275,9 +274,12 @@ def _parse(path: Path) -> list[dict[str, Any]]:
     result = []
     for number, line in enumerate(lines, start=1):
         try:
-            result.append(json.loads(line))
-            float(result[-1]["step"] + result[-1]["clock"]["seconds"])
-        except (ValueError, KeyError, TypeError):
+            content = files.parse_json(line)
+            kind, step, seconds = content["kind"], content["step"], content["clock"]["seconds"]
+            if not (isinstance(kind, str) and isinstance(step, int) and math.isfinite(seconds)):
+                raise files.Damaged("its kind, step or clock is none")
+            result.append(content)
+        except (files.Damaged, KeyError, TypeError):
             raise UserError(
                 f"{path}, line {number} is damaged: delete that line, or the file to do without "
                 "the run's past metrics"

@@ -1,6 +1,5 @@
 """A comparison from top to bottom: speed first, then every training, then the report."""
 
-import json
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -75,7 +74,12 @@ def _speeds(
             log.info("measuring speed at %d tokens a sentence", length)
             rows = speed.measure(group, length, config.speed, slow)
             files.write_json(path, {"machine": runtime.describe(), "rows": rows})
-        found[length] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        try:
+            found[length] = files.read_json(path)["rows"]
+        except (files.Damaged, KeyError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete it, and it is measured again"
+            ) from None
         for name, row in found[length].items():
             if (row["train_seconds"] or 0.0) > config.speed.longest:
                 slow.add(name)

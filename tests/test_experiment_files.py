@@ -1,0 +1,59 @@
+"""Which folder an experiment file imports from: its own repository, never just any above it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+from transformer import experiment_files
+
+
+def place(folder: Path) -> Path:
+    """A folder with `experiments/base.py`."""
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "experiments" / "base.py").touch()
+    return folder
+
+
+def config(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "exp.py").touch()
+    return folder / "exp.py"
+
+
+def test_what_somebody_put_above_a_file_is_not_run(tmp_path: Path) -> None:
+    place(tmp_path)
+    assert experiment_files._repository_root(config(tmp_path / "alice")) == ROOT
+
+
+def test_its_own_repository_is_its_root_from_any_depth(tmp_path: Path) -> None:
+    place(tmp_path)
+    for mark in (".git", "setup.cfg", "pyproject.toml"):
+        repository = place(tmp_path / f"repository with {mark}")
+        (repository / mark).touch()
+        path = config(repository / "studies" / "deep")
+        assert experiment_files._repository_root(path) == repository
+
+
+def test_beyond_its_own_repository_nothing_is_looked_for(tmp_path: Path) -> None:
+    (place(tmp_path) / ".git").touch()
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice" / "setup.cfg").touch()
+    assert experiment_files._repository_root(config(tmp_path / "alice" / "x")) == ROOT
+
+
+def test_a_file_beside_base_has_the_folder_that_both_lie_in(tmp_path: Path) -> None:
+    assert experiment_files._repository_root(config(place(tmp_path) / "experiments")) == tmp_path
+
+
+def test_a_strangers_repository_above_a_file_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place(tmp_path) / ".git").touch()
+    path = config(tmp_path / "alice")
+    if os.getuid() == 0:
+        os.chown(tmp_path, 12_345, 12_345)
+    else:
+        monkeypatch.setattr(experiment_files, "_is_repository", lambda *_: False)
+    assert experiment_files._repository_root(path) == ROOT
