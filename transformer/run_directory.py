@@ -5,6 +5,7 @@
     corpus.json        what the text's content was           tensorboard/   the same numbers
     data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
+    choices.json       what was chosen by the text, once: the tokenizer of BLEU ...
     evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
     trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
@@ -16,7 +17,7 @@ import fcntl
 import fnmatch
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ import jax
 
 from transformer import distributed, runtime
 from transformer.config import Config, digest_of
+from transformer.config.before import with_new_keys, without_new_keys
 from transformer.errors import UserError
-from transformer.files import leftovers, write_json
+from transformer.files import Damaged, leftovers, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+CHOICES = "choices.json"
 # Where and as what a run runs: nothing that comes of it depends on these.
 ELSEWHERE = (
     "name",
@@ -48,6 +51,7 @@ MAY_CHANGE = (
     "checkpoints",
     "divergence",
     "early_stopping.patience",
+    "evaluation.bleu_tokenizer",  # what the run is scored with already is kept: see `choose`
     "training.steps",
     "training.minutes",
     "training.log_every",
@@ -72,7 +76,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(tree, dict):
             raise ValueError("no JSON object")
-        return tree
+        return with_new_keys(tree)
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
@@ -110,7 +114,7 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
-        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json"):
+        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json", CHOICES):
             (workdir / made).unlink(missing_ok=True)
     write_json(path, mine)
     starts = workdir / "environment.json"
@@ -200,6 +204,32 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
         )
 
 
+def choose(workdir: Path, name: str, make: Callable[[], Any]) -> Any:
+    """What a run chose when it was first asked; `make` says what, JSON-ready, and it is kept.
+
+    Raises:
+        UserError: what was kept is damaged.
+    """
+
+    def first() -> None:
+        if name not in (known := chosen(workdir)):
+            write_json(workdir / CHOICES, {**known, name: make()})
+
+    distributed.first_then_all(f"choice of {name}", first)
+    return chosen(workdir)[name]
+
+
+def chosen(workdir: Path) -> dict[str, Any]:
+    """What a run has chosen so far, by name. Raises UserError where it is damaged."""
+    path = workdir / CHOICES
+    try:
+        return read_json(path) if path.exists() else {}
+    except Damaged as error:
+        raise UserError(
+            f"{path} is damaged ({error}): bring it back, or take another --workdir"
+        ) from error
+
+
 def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
     """The keys, joined by dots, in which two nested mappings differ."""
     found = []
@@ -228,7 +258,7 @@ def without(tree: dict[str, Any], names: Iterable[str], path: str = "") -> dict[
 
 def digest(config: Config) -> str:
     """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
-    return digest_of(without(config.as_dict(), ELSEWHERE))
+    return digest_of(without_new_keys(without(config.as_dict(), ELSEWHERE)))
 
 
 def value_at(tree: dict[str, Any], key: str) -> Any:

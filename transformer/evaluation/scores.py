@@ -9,6 +9,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from transformer.errors import UserError
+from transformer.evaluation.bleu_tokenizers import suited
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,18 @@ class Scores:
         return "\n".join(f"{name:<11}  {value:6.2f}  {note}" for name, value, note in rows)
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], tokenizer: str | None = None
+) -> Scores:
     """Scores of a whole set of plain sentences (not tokenised, not lowercased), one reference each.
 
-    BLEU is Papineni et al. 2002 as Post 2018 fixed it (13a tokens, cased, corpus level), chrF is
-    Popović 2015.
+    BLEU is Papineni et al. 2002 as Post 2018 fixed it (cased, corpus level), chrF is Popović 2015.
+
+    Args:
+        hypotheses: what is scored.
+        references: what is right.
+        tokenizer: sacreBLEU's name of what cuts sentences into words; None: the one that suits the
+            script of the references.
 
     Raises:
         UserError: there is nothing to score, or the two differ in length.
@@ -52,7 +60,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
         )
     if not references:
         raise UserError("there are no sentences to score: give at least one and its reference")
-    bleu = BLEU(tokenize="13a", lowercase=False)
+    bleu = BLEU(tokenize=tokenizer or suited(references), lowercase=False)
     chrf = CHRF()
     equal = sum(h.strip() == r.strip() for h, r in zip(hypotheses, references, strict=True))
     return Scores(

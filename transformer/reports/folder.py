@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from transformer import files, run_directory, runtime
+from transformer.config.before import is_new
 from transformer.errors import UserError
 from transformer.reports.runs import More, Run, carry_out
+from transformer.run_directory import value_at
 from transformer.runtime import Exit
 from transformer.training.progress import duration
 
@@ -84,6 +86,7 @@ def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str
         key
         for key in run_directory.differences(config, theirs)
         if not run_directory.matches(key, may_change)
+        and not (value_at(theirs, key) is None and is_new(key, value_at(config, key)))
     ]
     if differ and any(workdir.glob("results/*")):  # before the first there is nothing to lose
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
