@@ -57,7 +57,13 @@ class Development:
         pairs = self._pairs if training.eval_bleu else self._pairs[: training.eval_samples]
         texts = self._translate(params, [source for source, _ in pairs]) if pairs else []
         if training.eval_bleu:
-            scores = score(texts, [target for _, target in pairs], self._bleu_tokenizer)
+            scores = score(
+                texts,
+                [target for _, target in pairs],
+                self._bleu_tokenizer,
+                # A run from before text was composed is judged to its end as it was.
+                as_spelled=not self._experiment.tokenizer.composes,
+            )
             values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
         samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
         return values, samples[: training.eval_samples]
