@@ -6,7 +6,6 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

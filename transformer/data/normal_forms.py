@@ -16,9 +16,8 @@ def composed(text: str) -> str:
 
 def composed_without_invisible(text: str) -> str:
     """NFC, also across what the tokenizer drops: an accent behind it goes to the letter before."""
-    for character in INVISIBLE:
-        if character in text:
-            text = text.replace(character, "")
+    if "\u200b" in text or "\ufeff" in text:
+        text = text.replace("\u200b", "").replace("\ufeff", "")
     return unicodedata.normalize("NFC", text)
 
 

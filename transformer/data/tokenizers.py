@@ -182,7 +182,10 @@ class Tokenizer:
         return ids
 
     def _prepared(self, sentences: list[str]) -> list[str]:
-        return sentences if self._rule is None else [self._rule(text) for text in sentences]
+        rule = self._rule
+        if rule is None:
+            return sentences
+        return [text if text.isascii() else rule(text) for text in sentences]
 
     @functools.cached_property
     def _scores(self) -> tuple[str, dict[str, float]]:
