@@ -100,7 +100,9 @@ def test_text_of_any_script_is_shown(tmp_path: Path) -> None:
     weights = np.full((len(ODD), len(ODD)), 1 / len(ODD))
     lines = attention_text(weights, ODD, ODD, width=200).splitlines()
     assert len(lines) == len(ODD) + 1 and len({cell_len(line) for line in lines}) == 1
-    assert lines[1].lstrip().startswith("👩\u200d🚀 ") and lines[2].lstrip().startswith("می\u200cروم ")
+    assert lines[1].lstrip().startswith("👩\u200d🚀 ") and lines[2].lstrip().startswith(
+        "می\u200cروم "
+    )
     assert not any(character in "".join(lines) for character in "\u202e\u2028\x1b")
     attention_png(tmp_path / "a.png", weights, ODD, ["x" * 5000, *ODD[1:]], title="")
     assert imread(tmp_path / "a.png").size
