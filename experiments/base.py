@@ -270,6 +270,12 @@ def get_config(variant: str = "") -> ConfigDict:
     decoding.tokens_per_batch = 4_096  # source tokens translated together, padding included
     decoding.weights = "float"  # float | int8 (Transformers alone): smaller, on CPUs mostly faster
 
+    evaluation = config.evaluation = ConfigDict()
+    # sacreBLEU's, which says what a word is: auto (by the script of the references, once per run) |
+    # 13a (words between spaces) | intl | zh | ja-mecab (extra `ja`) | ko-mecab (extra `ko`) |
+    # char (for scripts without spaces) | none
+    evaluation.bleu_tokenizer = "auto"
+
     mesh = config.mesh = ConfigDict()  # devices along each axis; -1 = all that are left
     mesh.data = -1  # batch rows split; parameters copied
     mesh.fsdp = 1  # batch rows and parameters split

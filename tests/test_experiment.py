@@ -1,6 +1,7 @@
 """What an experiment's parts have in common with those of other runs of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,3 +38,20 @@ def test_a_tokenizer_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         kept.write_bytes(kept.read_bytes()[:-1])
     mended = experiment(tmp_path, "4")
     assert mended.tokenizer.fingerprint == first.tokenizer.fingerprint and len(trained) == 3
+
+
+def test_rows_that_no_piece_reaches_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check(size: int, rows: int) -> str:
+        caplog.clear()
+        run = experiment(tmp_path, f"{size}-{rows}", vocab_size=rows)
+        vars(run)["tokenizer"] = SimpleNamespace(size=size)
+        run.check_vocabulary()
+        return caplog.text
+
+    said = check(969, 8_000)
+    assert "the tokenizer has 969 pieces" in said and "8,000 rows" in said
+    assert f"{(8_000 - 969) * 16:,} parameters" in said  # one table for all, of a width of 16
+    assert "set data.tokenizer.vocab_size=1024" in said
+    assert not check(969, 1_024) and not check(1_024, 1_024) and not check(969, 969)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool
 
@@ -39,11 +40,14 @@ from transformer.data import (
     store_key,
     tokenizers,
 )
+from transformer.data.sides import check_sides
 from transformer.errors import UserError
 from transformer.models import Seq2Seq, build_model, parameters
 from transformer.sharding import Layout
 
 log = logging.getLogger(__name__)
+
+ROWS = 64  # of embeddings: a multiple that a mesh can split
 
 
 class Experiment:
@@ -154,6 +158,27 @@ class Experiment:
                     f"data.{self.config.data.source} names no {split} set: give one"
                     + (", or set training.eval_every=0" if split == "dev" else "")
                 )
+        if self.config.data.side == "both":
+            for split in ("train", "dev", "test"):
+                check_sides(self.corpus, split)
+
+    def check_vocabulary(self) -> None:
+        """Warns where the model has many rows for pieces that the tokenizer has not."""
+        size, rows = self.tokenizer.size, self.config.model.vocab_size
+        enough = size + -size % ROWS
+        if enough >= rows or not distributed.is_first():
+            return
+        leaves = jax.tree.leaves(self.abstract_params)
+        unreachable = sum(
+            leaf.size // rows * (rows - size) for leaf in leaves if leaf.shape[:1] == (rows,)
+        )
+        total = sum(leaf.size for leaf in leaves)
+        log.warning(
+            "the tokenizer has %s pieces, for the text supports no more, and the model %s rows: "
+            "%s parameters, %.0f %% of all, are never used; for a new run set "
+            "data.tokenizer.vocab_size=%d",
+            *(f"{size:,}", f"{rows:,}", f"{unreachable:,}", 100 * unreachable / total, enough),
+        )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -5,6 +5,7 @@
     corpus.json        what the text's content was           tensorboard/   the same numbers
     data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
+    choices.json       what was chosen by the text, once: the tokenizer of BLEU ...
     evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
     trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
@@ -15,12 +16,13 @@ import contextlib
 import fcntl
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from transformer import distributed, runtime
 from transformer.config import Config, digest_of
+from transformer.config.before import with_new_keys, without_new_keys
 from transformer.errors import UserError
 from transformer.files import Damaged, leftovers, read_json, write_json
 from transformer.nested import differences, matches, value_at, without
@@ -28,6 +30,7 @@ from transformer.nested import differences, matches, value_at, without
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+CHOICES = "choices.json"
 # Folders and files, which each machine may have elsewhere; what is read in them is compared by its
 # content.
 CACHES = ("data.cache_dir", "data.tfds.data_dir", "data.mixture.*.tfds.data_dir")
@@ -49,6 +52,7 @@ MAY_CHANGE = (
     "checkpoints",
     "divergence",
     "early_stopping.patience",
+    "evaluation.bleu_tokenizer",  # what the run is scored with already is kept: see `choose`
     "training.steps",
     "training.minutes",
     "training.log_every",
@@ -65,7 +69,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return read_json(path)
+        return with_new_keys(read_json(path))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
@@ -115,7 +119,7 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
-        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json"):
+        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json", CHOICES):
             (workdir / made).unlink(missing_ok=True)
     write_json(path, mine)
     starts = workdir / "environment.json"
@@ -209,6 +213,32 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
         )
 
 
+def choose(workdir: Path, name: str, make: Callable[[], Any]) -> Any:
+    """What a run chose when it was first asked; `make` says what, JSON-ready, and it is kept.
+
+    Raises:
+        UserError: what was kept is damaged.
+    """
+
+    def first() -> None:
+        if name not in (known := chosen(workdir)):
+            write_json(workdir / CHOICES, {**known, name: make()})
+
+    distributed.first_then_all(f"choice of {name}", first)
+    return chosen(workdir)[name]
+
+
+def chosen(workdir: Path) -> dict[str, Any]:
+    """What a run has chosen so far, by name. Raises UserError where it is damaged."""
+    path = workdir / CHOICES
+    try:
+        return read_json(path) if path.exists() else {}
+    except Damaged as error:
+        raise UserError(
+            f"{path} is damaged ({error}): bring it back, or take another --workdir"
+        ) from error
+
+
 def digest(config: Config) -> str:
     """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
-    return digest_of(without(config.as_dict(), ELSEWHERE))
+    return digest_of(without_new_keys(without(config.as_dict(), ELSEWHERE)))

@@ -1,6 +1,7 @@
 """Scores against values that other implementations of the same definitions gave."""
 
 import json
+import unicodedata
 
 import pytest
 
@@ -39,6 +40,21 @@ def test_case_counts_and_signatures_say_so():
 
 def test_exact_match_leaves_outer_spaces_aside():
     assert score(HYPOTHESES, REFERENCES).exact_match == pytest.approx(200 / 3)
+
+
+def test_a_perfect_translation_of_a_decomposed_reference_is_perfect():
+    composed = ["Tất cả mọi người sinh ra đều được tự do.", "Café déjà vu à la crème brûlée."]
+    decomposed = [unicodedata.normalize("NFD", text) for text in composed]
+    for ours, theirs in ((composed, decomposed), (decomposed, composed)):
+        scores = score(ours, theirs)
+        perfect = (scores.bleu, scores.chrf, scores.exact_match)
+        assert [round(value, 9) for value in perfect] == [100, 100, 100]
+        assert scores.bleu_raw is not None and scores.bleu_raw < 30
+        assert "BLEU, raw" in scores.table()
+    assert score(composed, composed).bleu_raw is None
+    as_spelled = score(composed, decomposed, as_spelled=True)
+    assert (as_spelled.bleu, as_spelled.bleu_raw) == (score(composed, decomposed).bleu_raw, None)
+    assert as_spelled.exact_match == 0
 
 
 def test_scores_are_json_and_a_table():

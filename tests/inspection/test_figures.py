@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.cells import cell_len
 
+from transformer.errors import UserError
 from transformer.inspection import attention_png, attention_text
+from transformer.inspection.sentence import check_line
 
 WEIGHTS_TS = np.array([[0.93, 0.02, 0.046, 0.004], [0.0, 0.3, 0.4, 0.3], [0.1, 0.6, 0.0, 0.3]])
 TARGET, SOURCE = ["the", "house", "</s>"], ["la", "casa", "roja", "</s>"]
@@ -78,3 +80,58 @@ def test_an_interrupted_png_leaves_the_old_one(
     with pytest.raises(OSError, match="no space"):
         attention_png(path, WEIGHTS_TS, TARGET, SOURCE, title="")
     assert path.read_bytes() == b"old"
+
+
+ODD = [
+    "👩\u200d🚀",
+    "می\u200cروم",
+    "10\u00a0€",
+    "日本語",
+    "$x_{",
+    "a\u2028b",
+    "हिन्दी",
+    "\u202eabc",
+    "a\x1b[2J\n",
+]
+
+
+def test_text_of_any_script_is_shown(tmp_path: Path) -> None:
+    """Warnings are errors here: of glyphs that the font lacks, too."""
+    weights = np.full((len(ODD), len(ODD)), 1 / len(ODD))
+    lines = attention_text(weights, ODD, ODD, width=200).splitlines()
+    assert len(lines) == len(ODD) + 1 and len({cell_len(line) for line in lines}) == 1
+    assert lines[1].lstrip().startswith("👩\u200d🚀 ") and lines[2].lstrip().startswith(
+        "می\u200cروم "
+    )
+    assert not any(character in "".join(lines) for character in "\u202e\u2028\x1b")
+    attention_png(tmp_path / "a.png", weights, ODD, ["x" * 5000, *ODD[1:]], title="")
+    assert imread(tmp_path / "a.png").size
+
+
+def test_an_emoji_is_not_cut_behind_a_joiner() -> None:
+    family = "x" * 12 + "👩\u200d👩\u200d👧"
+    assert "\u200d…" not in attention_text(WEIGHTS_TS, ["a", "b", family], SOURCE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10\u00a0€",
+        "می\u200cروم",
+        "👩\u200d🚀",
+        "a\u00adb",
+        "a\u2028b",
+        "\ue000",
+        "\U000e0041",
+        "a\u3000b",
+    ],
+)
+def test_a_line_of_text_is_taken(text: str) -> None:
+    check_line(text)
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\x00", "\x1b", "\x85", "\udce9"])
+def test_what_is_no_line_of_text_is_refused(character: str) -> None:
+    with pytest.raises(UserError, match=r"character 3 of .* give one line of text") as refused:
+        check_line(f"la{character}casa")
+    assert str(refused.value).isprintable()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformer.config.before import without_new_keys
 from transformer.config.checks import not_negative, one_of, positive, require
 from transformer.config.data import DataConfig
 from transformer.config.model import ModelConfig
@@ -52,6 +53,24 @@ class DecodingConfig:
             self.n_best <= self.beam,
             f"decoding.n_best is {self.n_best} but a beam of {self.beam} gives no more than that",
         )
+
+
+# sacreBLEU's tokenizers that download nothing, and those that fetch a model from the network.
+BLEU_TOKENIZERS = ("auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none")
+DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    bleu_tokenizer: str
+
+    def __post_init__(self) -> None:
+        require(
+            self.bleu_tokenizer not in DOWNLOADED,
+            f"evaluation.bleu_tokenizer is {self.bleu_tokenizer!r}, which downloads a model, and "
+            f"nothing is downloaded here: choose one of {', '.join(BLEU_TOKENIZERS)}",
+        )
+        one_of("evaluation.bleu_tokenizer", self.bleu_tokenizer, BLEU_TOKENIZERS)
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,7 @@ class Config:
     early_stopping: EarlyStoppingConfig
     divergence: DivergenceConfig
     decoding: DecodingConfig
+    evaluation: EvaluationConfig
     mesh: MeshConfig
     sharding: ShardingConfig
     distributed: DistributedConfig
@@ -200,7 +220,7 @@ class Config:
 
     def digest(self) -> str:
         """Ten hexadecimal digits that change when any key but `name` and `distributed` does."""
-        tree = self.as_dict()
+        tree = without_new_keys(self.as_dict())
         return digest_of({k: v for k, v in tree.items() if k not in ("name", "distributed")})
 
     @property

@@ -1,9 +1,12 @@
 """SentencePiece: one vocabulary for both languages, with bytes for what it does not know.
 
-Normalisation is part of the model file. It is lighter than SentencePiece's default (NFKC), which
-would rewrite the text that we are to produce (½, ², …, ™): canonical composition (NFC), any
-whitespace as one space, none at the ends, no control characters; lower case where asked for. Text
-so normalised comes back from `decode(encode(text))` unchanged, in any script.
+Normalisation is lighter than SentencePiece's default (NFKC), which would rewrite the text that we
+are to produce (½, ², …, ™): canonical composition (NFC), any whitespace as one space, none at the
+ends, no control characters; lower case where asked for. Text so normalised comes back from
+`decode(encode(text))` unchanged, in any script. All of it is a table in the model file, but for NFC
+of several marks on a letter, which no table can hold: the name of the normalisation in the file
+says that the text is composed before SentencePiece sees it. A model from before has no such name,
+and encodes as it did when it was trained.
 """
 
 import functools
@@ -12,7 +15,7 @@ import io
 import logging
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,9 +24,11 @@ import sentencepiece
 from jaxtyping import Integer
 
 from transformer import files
-from transformer.data import subwords
+from transformer.data import normal_forms, subwords
 from transformer.data.lines import digest, file_digest
+from transformer.data.normal_forms import INVISIBLE, composed_without_invisible, lowercased
 from transformer.data.pairs import Pair
+from transformer.data.training_lines import MANY, alphabet, training_lines
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,6 +40,12 @@ MASK = UNK  # bytes spell what has no piece, so no text is ever encoded with it
 # Unigram training sums in as many parts as it has threads: a fixed number, whatever the machine's
 # cores, makes the same model everywhere.
 TRAINING_THREADS = 16
+
+# What is done to text before SentencePiece, by the name of the normalisation in a model file.
+RULES: dict[str, Callable[[str], str]] = {
+    "nfc": composed_without_invisible,
+    "nfc_lowercase": lowercased,
+}
 
 
 def train(
@@ -65,11 +76,15 @@ def train(
         UserError: `vocab_size` is too small for the alphabet, or there is no text.
     """
     chosen = evenly_spaced(pairs, train_sentences)
-    sentences = [side for pair in chosen for side in (pair.source, pair.target)]
+    rule = "nfc_lowercase" if lowercase else "nfc"
+    texts = (RULES[rule](side) for pair in chosen for side in (pair.source, pair.target))
+    sentences = list(training_lines(texts))
     if not sentences:
         raise UserError("no sentences to train a tokenizer on: the training split is empty")
     # The trainer's options stand in the model file, even those that say what it does anyway.
     more: dict[str, Any] = {} if split_scripts else {"split_by_unicode_script": False}
+    if character_coverage == 1.0 and sum(map(len, sentences)) > MANY:
+        more["required_chars"] = _letters(sentences, lowercase)
     model = io.BytesIO()
     with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
         rules.write(_normalization_rules(lowercase))
@@ -99,7 +114,7 @@ def train(
                 f"({reason}); more pieces or a smaller "
                 "data.tokenizer.character_coverage may help"
             ) from error
-    content = _without_path(model.getvalue())
+    content = _finished(model.getvalue(), rule)
     files.write(path, content)
     size = Tokenizer(content).size
     if size < vocab_size:
@@ -114,7 +129,8 @@ def key(corpus: str, left_out: int, options: dict[str, Any]) -> str:
         left_out: of its pairs: `Problem`s.
         options: of `train`.
     """
-    version = (sentencepiece.__version__, file_digest(__file__))
+    sources = (__file__, normal_forms.__file__, training_lines.__code__.co_filename)
+    version = (sentencepiece.__version__, *map(file_digest, sources))
     return digest("tokenizer", corpus, int(left_out), options, *version)[:20]
 
 
@@ -125,6 +141,13 @@ class Tokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.size: int = self._processor.get_piece_size()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
+        # None: trained before text was composed, and encodes as it did then.
+        self._rule = RULES.get(_proto(model).normalizer_spec.name)
+
+    @property
+    def composes(self) -> bool:
+        """Whether canonically equal texts have equal ids, however they are spelled."""
+        return self._rule is not None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -142,7 +165,7 @@ class Tokenizer:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Ids of each sentence, without BOS or EOS."""
-        return self._processor.encode(sentences, num_threads=-1)  # all cores
+        return self._processor.encode(self._prepared(sentences), num_threads=-1)  # all cores
 
     def sample(
         self, sentences: list[str], probability: float, seeds: Integer[np.ndarray, " n"]
@@ -153,19 +176,22 @@ class Tokenizer:
         """
         kind, scores = self._scores
         ids = []
-        for text, seed in zip(self._processor.normalize(sentences), seeds.tolist(), strict=True):
+        normal = self._processor.normalize(self._prepared(sentences))
+        for text, seed in zip(normal, seeds.tolist(), strict=True):
             pieces = subwords.sample(text, scores, kind=kind, probability=probability, seed=seed)
             ids.append([i for piece in pieces for i in self._ids(piece)])
         return ids
 
+    def _prepared(self, sentences: list[str]) -> list[str]:
+        rule = self._rule
+        if rule is None:
+            return sentences
+        return [text if text.isascii() else rule(text) for text in sentences]
+
     @functools.cached_property
     def _scores(self) -> tuple[str, dict[str, float]]:
         """The model's kind, and the score of each piece that text is cut into."""
-        from sentencepiece import sentencepiece_model_pb2
-
-        proto = sentencepiece_model_pb2.ModelProto.FromString(  # pyright: ignore
-            self._processor.serialized_model_proto()
-        )
+        proto = _proto(self._processor.serialized_model_proto())
         spec = proto.trainer_spec
         kind = spec.ModelType.Name(spec.model_type).lower()
         return kind, {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
@@ -203,14 +229,14 @@ def evenly_spaced(items: Iterable[Item], limit: int) -> list[Item]:
 
 
 @functools.cache
-def _normalization_rules(lowercase: bool) -> str:
-    """SentencePiece's table: one "code points TAB code points" a line, in hexadecimal."""
+def _rules(lowercase: bool) -> dict[str, str]:
+    """What SentencePiece's normaliser makes of which characters."""
     rules = {}
     for code in (*range(1, 0xD800), *range(0xE000, 0x110000)):  # all but NUL and surrogates
         character = chr(code)
         if character.isspace() or character == "▁":  # ▁ is how SentencePiece writes a space
             result = " "
-        elif unicodedata.category(character) == "Cc" or character in "\u200b\ufeff":
+        elif unicodedata.category(character) == "Cc" or character in INVISIBLE:
             result = ""
         else:
             result = unicodedata.normalize("NFC", character)
@@ -221,18 +247,40 @@ def _normalization_rules(lowercase: bool) -> str:
         for spelling in (character, parts, halfway):
             if spelling != result:
                 rules[spelling] = result
+    return rules
+
+
+def _normalization_rules(lowercase: bool) -> str:
+    """SentencePiece's table: one "code points TAB code points" a line, in hexadecimal."""
 
     def hexadecimal(text: str) -> str:
         return " ".join(f"{ord(character):X}" for character in text)
 
-    return "".join(f"{hexadecimal(a)}\t{hexadecimal(b)}\n" for a, b in rules.items())
+    return "".join(f"{hexadecimal(a)}\t{hexadecimal(b)}\n" for a, b in _rules(lowercase).items())
 
 
-def _without_path(model: bytes) -> bytes:
-    """The model without the name of the temporary table of rules, so that equal text and options
-    make equal bytes; the rules themselves are in the model, compiled."""
+def _letters(sentences: list[str], lowercase: bool) -> str:
+    """Every character that normalised sentences have, spaces aside."""
+    rules = _rules(lowercase)
+    normal = {rules.get(character, character) for character in alphabet(sentences)}
+    return "".join(sorted(set("".join(normal)) - {" ", "\0"}))
+
+
+def _proto(model: bytes) -> Any:
+    """A model file's content, to be read and changed."""
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore
+    return sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore
+
+
+def _finished(model: bytes, rule: str) -> bytes:
+    """The model with the name of its rule, its bytes made of nothing but text and options.
+
+    Left out are the name of the temporary table, whose rules are in the model, compiled, and the
+    characters that the trainer was told to keep.
+    """
+    proto = _proto(model)
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    proto.trainer_spec.ClearField("required_chars")
+    proto.normalizer_spec.name = rule
     return proto.SerializeToString(deterministic=True)

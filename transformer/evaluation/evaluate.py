@@ -11,6 +11,7 @@ from transformer.data import Pair
 from transformer.data.casa_roja import word_for_word
 from transformer.data.treebank import put_together
 from transformer.decoding import open_translator
+from transformer.evaluation import bleu_tokenizers
 from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
 from transformer.evaluation.scores import Scores, score
@@ -84,9 +85,11 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
     translator = open_translator(experiment, params, max_length=longest)
     translations = [best[0].text for best in translator.translate(sources)]
     baseline, brackets, trees = None, None, []
+    bleu_tokenizer = bleu_tokenizers.of_run(experiment, lambda: references)
     data = experiment.config.data
     if data.source == "casa_roja" and data.side == "both":
-        baseline = score([word_for_word(source) for source in sources], references)
+        words_alone = [word_for_word(source) for source in sources]
+        baseline = score(words_alone, references, bleu_tokenizer)
     if data.of_trees:
         brackets, trees = _of_trees(translations, pairs)
     # A sentence's end is predicted like a word, so it counts as one.
@@ -95,7 +98,7 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
         split,
         likelihood,
         None if data.masked else likelihood.perplexity_per_word(words),
-        score(translations, references),
+        score(translations, references, bleu_tokenizer),
         baseline,
         brackets,
         sources,

@@ -1,5 +1,7 @@
 """Attention as a matrix that one reads: in a terminal, and as a picture."""
 
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 SHADES = " ░▒▓█"  # of a weight from 0 to 1, a quarter each; blank below half a percent
 LABEL_WIDTH = 14  # terminal cells of a label, at most
+PICTURE_LABEL_WIDTH = 40  # in a picture
+# What turns the direction of the text behind it, across labels and columns.
+DIRECTIONS = dict.fromkeys([0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+UNSHOWN = {"Cc": "\ufffd", "Cs": "\ufffd", "Zl": " ", "Zp": " "}  # by Unicode's category
 Weights = Float[Array | np.ndarray, "T S"]
 
 
@@ -38,8 +44,8 @@ def attention_text(
         ValueError: other numbers of labels than rows and columns.
     """
     weights_TS = _checked(weights, target_pieces, source_pieces)
-    rows = [_fit(piece, LABEL_WIDTH) for piece in target_pieces]
-    columns = [_fit(piece, LABEL_WIDTH) for piece in source_pieces]
+    rows = [_fit(as_label(piece), LABEL_WIDTH) for piece in target_pieces]
+    columns = [_fit(as_label(piece), LABEL_WIDTH) for piece in source_pieces]
     margin = max((cell_len(row) for row in rows), default=0)
     widths = [max(5, cell_len(column)) for column in columns]
     if margin + sum(w + 2 for w in widths) <= width:
@@ -131,14 +137,20 @@ def draw(
 
 
 def write_figure(path: Path, figure: "Figure") -> None:
-    """A PNG, on disk whole or not at all."""
-    with files.whole(path) as file:
+    """A PNG, on disk whole or not at all. A box stands for what no font has."""
+    with files.whole(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def _decorate(axes: "Axes", target_pieces: Sequence[str], source_pieces: Sequence[str]) -> None:
     """Labels, and thin white lines between cells."""
     T, S = len(target_pieces), len(source_pieces)
+    target_pieces, source_pieces = (
+        [_fit(as_label(piece), PICTURE_LABEL_WIDTH) for piece in pieces]
+        for pieces in (target_pieces, source_pieces)
+    )
     axes.set_xticks(range(S), labels=source_pieces)
     if max(map(len, source_pieces), default=0) > 6 or S > 8:
         axes.tick_params(axis="x", labelrotation=40)
@@ -162,6 +174,15 @@ def _write_numbers(axes: "Axes", weights_TS: np.ndarray) -> None:
         if weight >= 0.01:
             colour = "white" if weight > 0.55 else "#1f3b5c"
             axes.text(s, t, f"{weight:.2f}", ha="center", va="center", fontsize=8, color=colour)
+
+
+def as_label(text: str) -> str:
+    """Text that stays where it is put: one line, no control characters, no change of direction.
+
+    What joins characters without being seen stays: emoji, Persian and Indic scripts need it.
+    """
+    kept = text.translate(DIRECTIONS)
+    return "".join(UNSHOWN.get(unicodedata.category(character), character) for character in kept)
 
 
 def _checked(weights: Weights, target: Sequence[str], source: Sequence[str]) -> np.ndarray:
@@ -211,4 +232,4 @@ def _fit(text: str, width: int) -> str:
         if cell_len(kept + character) > width - 1:
             break
         kept += character
-    return kept + "…"
+    return kept.rstrip("\u200d") + "…"

@@ -1,5 +1,6 @@
 """One sentence looked into: what a trained model makes of it, and what it attended to."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformer.decoding import open_translator
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.inspection.attention_maps import WordMap, attention_maps, word_map
-from transformer.inspection.figures import attention_png, attention_text
+from transformer.inspection.figures import as_label, attention_png, attention_text
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class SentenceView:
     def text(self) -> str:
         """For the terminal: the matrix under the two sentences."""
         matrix = attention_text(self.cross.weights_TS, self.cross.target, self.cross.source)
-        return f"{self.source}  →  {self.translation}\n\n{matrix}"
+        return f"{as_label(self.source)}  →  {as_label(self.translation)}\n\n{matrix}"
 
     def save_png(self, path: Path) -> None:
         """The same as a picture."""
@@ -41,17 +42,27 @@ class SentenceView:
         )
 
 
+def check_line(text: str) -> None:
+    """Raises UserError where a sentence has what no line of text has: the end of one, controls."""
+    for place, character in enumerate(text, start=1):
+        if unicodedata.category(character) in ("Cc", "Cs"):  # Cs: bytes that were not UTF-8
+            kind = "no text" if "\ud800" <= character <= "\udfff" else "a control character"
+            raise UserError(
+                f"character {place} of {text[:60]!r} is {character!r}, {kind}: give one line of "
+                "text, in UTF-8"
+            )
+
+
 def inspect_sentence(
     experiment: Experiment, params: Any, sentence: str, translation: str | None = None
 ) -> SentenceView:
     """Attention between a sentence and a translation: the given one, or the model's own.
 
     Raises:
-        UserError: a sentence is empty, or longer than the model takes.
+        UserError: a sentence is empty, no line of text, or longer than the model takes.
     """
     for text in filter(None, (sentence, translation)):
-        if not text.isprintable():
-            raise UserError(f"{text!r} is not plain text: give a sentence of printable characters")
+        check_line(text)
     if translation is None:
         translation = open_translator(experiment, params).translate([sentence])[0][0].text
     tokenizer = experiment.tokenizer

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformer.decoding import open_translator
-from transformer.evaluation import LikelihoodEvaluator, score
+from transformer.evaluation import LikelihoodEvaluator, bleu_tokenizers, score
 from transformer.experiment import Experiment
 from transformer.training.metrics import Sample
 
@@ -37,6 +37,11 @@ class Development:
         self._experiment = experiment
         self._likelihood = LikelihoodEvaluator(experiment, "dev")
         self._pairs = [pair[:2] for pair in experiment.corpus.pairs("dev")]
+        self._bleu_tokenizer = None
+        if experiment.config.training.eval_bleu:
+            self._bleu_tokenizer = bleu_tokenizers.in_training(
+                experiment, lambda: (target for _, target in self._pairs)
+            )
         self._translator: Any = None
 
     def __call__(self, params: Any) -> tuple[dict[str, float], list[Sample]]:
@@ -52,7 +57,13 @@ class Development:
         pairs = self._pairs if training.eval_bleu else self._pairs[: training.eval_samples]
         texts = self._translate(params, [source for source, _ in pairs]) if pairs else []
         if training.eval_bleu:
-            scores = score(texts, [target for _, target in pairs])
+            scores = score(
+                texts,
+                [target for _, target in pairs],
+                self._bleu_tokenizer,
+                # A run from before text was composed is judged to its end as it was.
+                as_spelled=not self._experiment.tokenizer.composes,
+            )
             values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
         samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
         return values, samples[: training.eval_samples]

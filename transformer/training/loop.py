@@ -101,6 +101,7 @@ class _Run:
         config, layout, model = experiment.config, experiment.layout, experiment.model
         self._experiment, self._factory, self._checkpoints = experiment, factory, checkpoints
         self._batches = experiment.train_batches
+        experiment.check_vocabulary()
         self._train_step = layout.jit(
             make_train_step(model, optimizer, schedule, config.training, config.divergence),
             donate_argnums=0,

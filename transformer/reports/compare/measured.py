@@ -4,6 +4,7 @@ from typing import Any
 
 from transformer.config import ReachConfig
 from transformer.data import recall
+from transformer.data.normal_forms import composed
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
 from transformer.models import parameters
@@ -20,7 +21,9 @@ def measured(
     pairs = zip(found.translations, found.references, strict=True)
     result: dict[str, Any] = {
         "lengths": [len(source.split()) for source in found.sources],
-        "correct": "".join("01"[ours.strip() == theirs.strip()] for ours, theirs in pairs),
+        "correct": "".join(
+            "01"[composed(ours).strip() == composed(theirs).strip()] for ours, theirs in pairs
+        ),
     }
     if experiment.config.data.source == "recall":
         source, seed = recall_sources(experiment, config.sentences), experiment.config.seed

@@ -1,0 +1,76 @@
+"""Whether the two sides of a corpus are two: what would train on nonsense without a word."""
+
+import filecmp
+import itertools
+import logging
+import os
+import stat
+
+from transformer.data.lines import KEY, read_lines
+from transformer.data.sources import Corpus, Mixture, Text, Tfds
+from transformer.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 1_000  # lines from the beginning of a file
+NEARLY_ALL = 0.95
+
+ALONE = "or set data.side=source for text that is its own target"
+
+
+def check_sides(corpus: Corpus, split: str) -> None:
+    """Warns of a file that has both sides on each line, with a tab between them.
+
+    Raises:
+        UserError: source and target are the same text.
+    """
+    if isinstance(corpus, Mixture):
+        for part in corpus.parts.values():
+            check_sides(part, split)
+    elif not corpus.has(split):
+        return
+    elif isinstance(corpus, Tfds) and corpus.source_language == corpus.target_language:
+        raise UserError(
+            f"data.tfds.source_language and data.tfds.target_language are both "
+            f"{corpus.source_language!r}: name two, {ALONE}"
+        )
+    elif isinstance(corpus, Text):
+        _check_files(corpus, split)
+
+
+def _check_files(corpus: Text, split: str) -> None:
+    keys = f"{KEY}.{split}_source", f"{KEY}.{split}_target"
+    source, target = paths = (
+        getattr(corpus, f"{split}_source"),
+        getattr(corpus, f"{split}_target"),
+    )
+    if not all(map(_is_file, paths)):  # which whoever reads them will say
+        return
+    if same := _are_one(source, target):
+        raise UserError(
+            f"{keys[0]} and {keys[1]} are {same}, {source}: name a file of each side (one of both, "
+            f"with tabs between them, is cut in two by `cut -f1` and `cut -f2`), {ALONE}"
+        )
+    for key, path in zip(keys, paths, strict=True):
+        lines = [line.split(b"\t") for line in itertools.islice(read_lines(path, key), LOOKED_AT)]
+        both = sum(len(parts) == 2 and all(part.strip() for part in parts) for parts in lines)
+        if lines and both >= NEARLY_ALL * len(lines):
+            log.warning(
+                "%s=%s: %d of its first %d lines are two texts with a tab between them, which is "
+                "read as a space: a file of both sides is cut in two by `cut -f1` and `cut -f2`",
+                *(key, path, both, len(lines)),
+            )
+
+
+def _are_one(source: str, target: str) -> str:
+    """What makes two files one, if anything does."""
+    if os.path.samefile(source, target):
+        return "one file"
+    return "files of equal content" if filecmp.cmp(source, target, shallow=False) else ""
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.R_OK)
+    except (OSError, ValueError):
+        return False
