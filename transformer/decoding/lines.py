@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from io import TextIOBase
+from typing import IO
 
 from transformer.decoding.translate import NOT_FINITE, Translation, Translator
 from transformer.runtime import BadLine
@@ -69,7 +69,7 @@ def translate_lines(
     translator: Translator,
     chunks: Iterable[tuple[int, list[str | BadLine]]],
     form: Form,
-    output: TextIOBase,
+    output: IO[str],
 ) -> BadLines:
     """Writes what each line translates to, a chunk at a time. Gives the bad ones among them.
 
