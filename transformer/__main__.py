@@ -29,8 +29,8 @@ A configuration is a Python file, and changes to it by key:
   --config.model.d_model=256                 one key; experiments/base.py has them all
 """
 EXIT_HELP = """
-exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
-anything else is an error.
+exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM, SIGHUP) and all saved, the same command
+goes on; anything else is an error.
 """
 TRANSLATE_HELP = """
 Each line of input becomes n_best lines of output, one by default. A line that is bad (not UTF-8,
@@ -102,8 +102,9 @@ def _leave(code: int) -> NoReturn:
 
 
 def train(options: argparse.Namespace) -> Exit:
-    # Until the loop takes it over there is nothing to save: a scheduler's signal is obeyed at once.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.PREEMPTED))
+    # Until the loop takes them over there is nothing to save: they are obeyed at once.
+    for number in {*runtime.stop_signals()} - {signal.SIGINT}:
+        signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))
     config = load_config(options.config, options.config_arguments)
     runtime.prepare()
     from transformer import distributed
@@ -131,13 +132,15 @@ def evaluate(options: argparse.Namespace) -> Exit:
 
 def translate(options: argparse.Namespace) -> Exit:
     experiment, params, _ = _open_run(options)
-    from transformer.decoding import Form, open_translator, shown_as, translate_lines
+    from transformer.decoding import BadLines, Form, open_translator, shown_as, translate_lines
 
     config, translator = experiment.config, open_translator(experiment, params)
     form = Form(options.format, options.scores, config.decoding.n_best, shown_as(experiment))
     longest = max(2**16, 64 * config.data.max_length)  # bytes of a line that may fit the model
     chunks = runtime.standard_input(options.chunk, longest)
-    bad = translate_lines(translator, chunks, form, sys.stdout)
+    bad = BadLines()
+    for output in translate_lines(translator, chunks, form, bad):
+        print(output, end="", flush=True)
     if bad.count:
         print(f"transformer: {bad}", file=sys.stderr, flush=True)
     return Exit.ERROR if bad.of_the_model or (bad.count and options.strict) else Exit.DONE

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -33,6 +34,32 @@ class Exit(enum.IntEnum):
     DONE = 0
     ERROR = 1
     PREEMPTED = 42  # stopped by a signal, all saved: start the same command to go on
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those that ask a command to end: Ctrl-C's, a scheduler's, and a closed terminal's.
+
+    The last stays ignored where it was when this process started (`nohup`).
+    """
+    closed = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if closed else [])]
+
+
+def say(message: bytes) -> None:
+    """Writes to standard error from a signal's handler.
+
+    Where the terminal is gone, what this process still has to say goes nowhere, but does not fail.
+    """
+    try:
+        os.write(2, message)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):
+                os.write(stream, b"")
+                continue
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 def cache_dir(configured: str) -> Path:

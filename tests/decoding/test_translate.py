@@ -1,6 +1,5 @@
 """The way from sentences to translations and back, with a model that is known to the last bit."""
 
-import io
 import re
 from typing import Any
 
@@ -185,10 +184,9 @@ def test_scores_that_are_no_numbers_cost_their_own_line_and_say_whose_fault_it_i
             return jnp.where(hidden == FIRST + 25.0, jnp.nan, super().logits(hidden))  # of "z"
 
     poisoned = Translator(Poisoned(NO_CONFIG), {"scale": jnp.float32(1.0)}, Letters(), **OPTIONS)
-    output = io.StringIO()
-    form = Form("plain", False, 1, lambda sentence, text: text)
-    bad = translate_lines(poisoned, [(1, ["ab", "z"]), (3, ["c"])], form, output)
-    assert output.getvalue() == "bc\n\nd\n"
+    form, bad = Form("plain", False, 1, lambda sentence, text: text), BadLines()
+    chunks: Any = [(1, ["ab", "z"]), (3, ["c"])]
+    assert [*translate_lines(poisoned, chunks, form, bad)] == ["bc\n\n", "d\n"]
     assert bad.of_the_model and "line 2 has no translation: the model's scores" in str(bad)
 
 

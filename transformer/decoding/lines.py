@@ -1,9 +1,8 @@
 """Translations as lines of output, and the bad lines of input that cost only themselves."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO
 
 from transformer.decoding.translate import NOT_FINITE, Translation, Translator
 from transformer.runtime import BadLine
@@ -69,22 +68,21 @@ def translate_lines(
     translator: Translator,
     chunks: Iterable[tuple[int, list[str | BadLine]]],
     form: Form,
-    output: IO[str],
-) -> BadLines:
-    """Writes what each line translates to, a chunk at a time. Gives the bad ones among them.
+    bad: BadLines,
+) -> Iterator[str]:
+    """The output for each chunk of lines.
 
     Args:
         translator: gives `form.n_best` translations a line at most.
         chunks: lines, and the number of the first; see `runtime.standard_input`.
         form: of the output.
-        output: where it goes.
+        bad: notes lines that have no translation.
     """
-    bad = BadLines()
     for first, lines in chunks:
+        output: list[str] = []
         results = zip(lines, translator.translate_each(lines), strict=True)
         for number, (line, result) in enumerate(results, first):
             if isinstance(result, BadLine):
                 bad.note(number, result)
-            output.writelines(f"{text}\n" for text in form.lines(number, line, result))
-        output.flush()
-    return bad
+            output += form.lines(number, line, result)
+        yield "".join(f"{text}\n" for text in output)

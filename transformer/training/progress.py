@@ -108,10 +108,12 @@ class Bar(Progress):
             self._bar.update(self._task, completed=step, status=status)
 
     def print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False)
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end the training
+            self._console.print(text, markup=False, highlight=False, emoji=False)
 
     def close(self) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
 
 
 def _status(steps_left: int, loss: float, speed: Speed | None) -> str:
