@@ -237,7 +237,7 @@ class Checkpoints:
             if error.errno not in DAMAGE:
                 raise
             raise self._unusable(step, f"meta: {error.strerror}") from error
-        if meta.get("seal") != _sealed(meta)["seal"] or not META <= {*meta}:
+        if meta.get("seal") != _sealed(meta)["seal"] or not {*meta} >= META:
             raise self._unusable(step, "meta: it is not what was written")
         return meta
 

@@ -20,7 +20,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Notes SIGINT, SIGTERM and SIGHUP while it is entered, so that training ends between two steps.
+    """Notes SIGINT, SIGTERM and SIGHUP while entered, so that training ends between two steps.
 
     In a run of several processes a signal to any of them stops all at the same step, by JAX's
     preemption service, which owns SIGTERM there. A second Ctrl-C interrupts at once.
