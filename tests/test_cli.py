@@ -1,5 +1,6 @@
 """The command line as its users meet it: what they get, and what they are told."""
 
+import io
 import json
 import os
 import shutil
@@ -288,24 +289,35 @@ def test_a_missing_file_is_named(refused: Callable, tmp_path: Path) -> None:
     assert str(tmp_path / "train_target") in line
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"la casa\n\xff\xfe\n", "standard input, line 2 is not UTF-8 text"),
-        (b"la casa\n" + b"perro " * 500 + b"\n", "line 2 has"),
-    ],
-    ids=["not text", "too long"],
-)
-def test_bad_input_to_translate(
-    content: bytes, message: str, trained: Path, cache: Path, tmp_path: Path
+def test_a_bad_line_costs_itself_and_is_told_of_at_the_end(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "input").write_bytes(content)
-    with (tmp_path / "input").open() as stdin:
-        code, _, errors = run(
-            "translate", f"--workdir={trained}", "--beam=1", cache=cache, stdin=stdin
-        )
-    assert code == 1
-    assert message in error_line(errors)
+    """Not text, too long for the model, too long to be read: an empty line, exit code 0 or 1."""
+
+    def translate(content: bytes, *options: str) -> tuple[int, list[str], str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        with pytest.raises(SystemExit) as caught:
+            main(["translate", f"--workdir={trained}", "--chunk=2", *options])
+        output, errors = capfd.readouterr()
+        return int(str(caught.value.code)), output.split("\n")[:-1], errors
+
+    code, expected, errors = translate(b"la casa\nel perro", "--beam=1")
+    assert code == 0 and len(expected) == 2 and all(expected) and "no translation" not in errors
+    bad = [b"d\xff", b"perro " * 70, b"perro" * 20_000]
+    content = b"\n".join([b"la casa", *bad, b"el perro"])
+    for options, expected_code in ((), 0), (("--strict",), 1):
+        code, output, errors = translate(content, "--beam=1", *options)
+        assert code == expected_code
+        assert output == [expected[0], "", "", "", expected[1]]
+        line = error_line(errors)
+        assert line.startswith("3 lines have no translation, and empty output: line 2 is not UTF-8")
+        assert "line 3 has" in line and "line 4 is longer than 65,536 bytes" in line
+    options = ("--beam=2", "--n-best=2", "--scores", "--format=indexed")
+    _, output, _ = translate(b"\xff\nla casa", *options)
+    columns = [line.split("\t") for line in output]
+    assert [row[:2] for row in columns] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
+    assert [row[2:] for row in columns[:2]] == [["-inf", ""]] * 2
+    assert float(columns[2][2]) >= float(columns[3][2])
 
 
 def test_no_run_no_checkpoint_no_such_folder(

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from experiments import base
 from tests.processes import EXPERIMENTS
-from transformer.config import from_dict
+from transformer.config import from_dict, override
 from transformer.errors import UserError
 from transformer.experiment_files import load_config
 from transformer.models import build_model
@@ -161,7 +162,7 @@ def test_overrides_and_variants() -> None:
         ("nowhere.py", [], r"there is no file nowhere.py"),
         ("casa_roja.py:big", [], r"unknown variant 'big': this experiment has smoke"),
         ("casa_roja.py", ["--config.model.headz=2"], r"unknown key 'headz': did you mean 'heads'?"),
-        ("casa_roja.py", ["--config.model.heads=two"], r"invalid literal for int.*'two'"),
+        ("casa_roja.py", ["--config.model.heads=two"], r"heads=two: it must be a whole number"),
         ("casa_roja.py", ["--beam=2"], r"beam"),
         ("casa_roja.py", ["stray"], r"'stray' is no option"),
     ],
@@ -171,6 +172,95 @@ def test_bad_arguments_are_one_line(argument: str, overrides: list[str], message
     with pytest.raises(UserError, match=message) as caught:
         load_config(path, overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("model.heads=1e3", 1_000),
+        ("model.heads=1_000", 1_000),
+        ("model.heads=8.0", 8),
+        ("model.dropout=1", 1.0),
+        ("model.unroll=true", True),
+        ("model.unroll", True),
+        ("name=1e3", "1e3"),
+        ("data.text.train_source=a=b", "a=b"),
+        ("data.recall.distances=7", (7,)),
+        ("data.recall.distances=(1, 2)", (1, 2)),
+        ("data.recall.distances=[1,2]", (1, 2)),
+        ("data.recall.distances=()", ()),
+        ("data.files.patterns=a/*.py,b/**", ("a/*.py", "b/**")),
+        ("optimizer.options.weight_decay=0.1", 0.1),
+        ("optimizer.options.mu_dtype=bfloat16", "bfloat16"),
+        ("optimizer.options.nesterov=True", True),
+        ("optimizer.options.b1=1", 1.0),
+        ("optimizer.schedule_options.warmup_steps=1e3", 1_000),
+        ("optimizer.options={'b1': 0.5}", {"b1": 0.5}),
+    ],
+)
+def test_values_are_read_as_their_key_s_are(change: str, value: object) -> None:
+    """Whatever the optimizer takes may be added to its options."""
+    config = base.get_config()
+    override(config, [f"--config.{change}"])
+    key = change.split("=")[0]
+    found = config.to_dict()
+    for part in key.split("."):
+        found = found[part]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_value_may_stand_behind_its_key_and_items_may_come_one_by_one() -> None:
+    config = base.get_config()
+    override(config, ["--config.seed", "7", "--noconfig.model.scale_embeddings"])
+    override(config, [f"--config.data.recall.distances={number}" for number in (5, 6)])
+    assert (config.seed, config.model.scale_embeddings) == (7, False)
+    assert config.data.recall.distances == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.heads=1.5"], "heads=1.5: it must be a whole number"),
+        (["model.heads="], "heads=: it must be a whole number"),
+        (["model.heads=inf"], "it must be a whole number"),
+        (["model.heads=1e999999999"], "it must be a whole number"),
+        (["model.heads=" + "9" * 5_000], "it must be a whole number"),
+        (["model.heads=None"], "it must be a whole number"),
+        (["model.heads=(1,2)"], "it must be a whole number"),
+        (["model.dropout=a lot"], "dropout=a lot: it must be a number"),
+        (["model.dropout="], "it must be a number"),
+        (["model.unroll=yes"], "unroll=yes: it must be True or False"),
+        (["model.unroll=2"], "it must be True or False"),
+        (
+            ["model=3"],
+            "it is a section: give one of its keys, such as .attention=VALUE, or all of it",
+        ),
+        (["model="], "it is a section"),
+        (["optimizer.options=[1]"], "it is a section"),
+        (["optimizer.options={1: 2}"], "it is a section"),
+        (["model.heads.x=3"], "config.model.heads is 8, a value without keys below"),
+        (["model.headz=3"], "unknown key 'headz': did you mean 'heads'"),
+        (["optimiser.options.b1=3"], "unknown key 'optimiser': did you mean 'optimizer'"),
+        (["optimizer.options.b1=high"], "it must be a number"),
+        (["optimizer.options.a.b=3"], "unknown key 'a'"),
+        (["=3"], "no option"),
+        ([".=3"], "unknown key ''"),
+        (["model..heads=3"], "unknown key ''"),
+        (["seed"], "give the key a value"),
+        (["model.heads=two\nlines"], "it must be a whole number"),
+        (
+            ["optimizer.options.b1=0.5", "optimizer.options={'b2': 0.5}"],
+            "replaces config.optimizer.options.b1, given before it",
+        ),
+    ],
+)
+def test_a_value_that_its_key_cannot_take_is_one_line(changes: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        override(base.get_config(), [f"--config.{change}" for change in changes])
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 400
+    for of_python in ("literal", "could not convert", "argument", "Error", "absl", "ConfigDict"):
+        assert of_python not in line
 
 
 def test_every_experiment_resolves_with_smoke() -> None:

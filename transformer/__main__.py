@@ -29,8 +29,20 @@ A configuration is a Python file, and changes to it by key:
   --config.model.d_model=256                 one key; experiments/base.py has them all
 """
 EXIT_HELP = """
-exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM) and all saved, the same command goes on;
-anything else is an error.
+exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM, SIGHUP) and all saved, the same command
+goes on; anything else is an error.
+"""
+TRANSLATE_HELP = """
+Each line of input becomes n_best lines of output, one by default. A line that is bad (not UTF-8,
+longer than the model takes) becomes empty lines, and is named on standard error at the end.
+A translation that there is not is empty and has the score -inf.
+
+  --format=plain    TEXT                   with --scores: SCORE<tab>TEXT
+  --format=indexed  LINE<tab>RANK<tab>TEXT, both from 1; with --scores: SCORE<tab> before TEXT
+  --format=moses    LINE ||| TEXT ||| SCORE, LINE from 0, as in Moses' n-best lists; | is &#124;
+
+example:
+  transformer translate --workdir=runs/casa_roja < spanish.txt > english.txt
 """
 # What `verify` looks at by itself.
 VERIFIED = ["reference", "xla", "chunked", "cudnn", "splash"]
@@ -85,8 +97,9 @@ def _leave(code: int, error: BaseException, show: Callable[[], object] = lambda:
 
 
 def train(options: argparse.Namespace) -> Exit:
-    # Until the loop takes it over there is nothing to save: a scheduler's signal is obeyed at once.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.PREEMPTED))
+    # Until the loop takes them over there is nothing to save: they are obeyed at once.
+    for number in {*runtime.stop_signals()} - {signal.SIGINT}:
+        signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))
     config = load_config(options.config, options.config_arguments)
     runtime.prepare()
     from transformer import distributed
@@ -114,19 +127,18 @@ def evaluate(options: argparse.Namespace) -> Exit:
 
 def translate(options: argparse.Namespace) -> Exit:
     experiment, params, _ = _open_run(options)
-    from transformer.decoding import open_translator, shown_as
+    from transformer.decoding import BadLines, Form, open_translator, shown_as, translate_lines
 
-    translator, show = open_translator(experiment, params), shown_as(experiment)
-    for first_line, lines in runtime.standard_input(options.chunk):
-        found = translator.translate(lines, first_line=first_line)
-        for line, best in zip(lines, found, strict=True):
-            # As many lines for each sentence, so that it is known which belong to which.
-            for translation in best:
-                score = f"{translation.score:.4f}\t" if options.scores else ""
-                sys.stdout.write(score + show(line, translation.text) + "\n")
-            sys.stdout.write("\n" * (experiment.config.decoding.n_best - len(best)))
-        sys.stdout.flush()
-    return Exit.DONE
+    config, translator = experiment.config, open_translator(experiment, params)
+    form = Form(options.format, options.scores, config.decoding.n_best, shown_as(experiment))
+    longest = max(2**16, 64 * config.data.max_length)  # bytes of a line that may fit the model
+    chunks = runtime.standard_input(options.chunk, longest)
+    bad = BadLines()
+    for output in translate_lines(translator, chunks, form, bad):
+        print(output, end="", flush=True)
+    if bad.count:
+        print(f"transformer: {bad}", file=sys.stderr, flush=True)
+    return Exit.ERROR if bad.of_the_model or (bad.count and options.strict) else Exit.DONE
 
 
 def attention(options: argparse.Namespace) -> Exit:
@@ -274,10 +286,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         translate,
         "translate standard input, a sentence a line, to standard output",
-        "example:\n  transformer translate --workdir=runs/casa_roja < spanish.txt > english.txt\n",
+        TRANSLATE_HELP,
     )
     _add_run(sub)
-    sub.add_argument("--scores", action="store_true", help="SCORE<tab>TRANSLATION on each line")
+    sub.add_argument("--scores", action="store_true", help="a column of them: SCORE<tab>TEXT")
+    formats = ("plain", "indexed", "moses")
+    sub.add_argument("--format", choices=formats, default="plain", help="see below")
+    sub.add_argument("--strict", action="store_true", help="exit code 1 where a line is bad")
     sub.add_argument(
         "--chunk",
         type=_positive,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer.config import Config, from_dict
+from transformer.config import Config, from_dict, override
 from transformer.errors import UserError
 
 
@@ -51,7 +51,7 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
 
 
 def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """As nested dicts, not looked at yet. Raises UserError, which begins with `--config=`."""
+    """As nested dicts, not looked at yet. Raises UserError, which names the argument."""
     from absl import flags
     from ml_collections import ConfigDict, config_flags
 
@@ -62,17 +62,16 @@ def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     values = flags.FlagValues()
-    command = ["transformer", f"--config={argument}", *overrides]
+    command = ["transformer", f"--config={argument}"]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
-        rest = values(command)[1:]
+        values(command)
     except Exception as error:  # whatever the file's own code raises, too
         raise UserError(f"--config={argument}: {_last_line(error)}") from error
-    if rest:
-        raise UserError(f"{rest[0]!r} is no option: `transformer COMMAND --help` lists them")
     config = values["config"].value
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
+    override(config, overrides)
     return config.to_dict()
 
 

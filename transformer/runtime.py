@@ -7,11 +7,13 @@ import logging
 import os
 import platform
 import re
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 THREADS_PER_DEVICE = 16
+CHUNK_BYTES = 2**22  # of standard input, held at once at most, but for a line
 
 
 class Exit(enum.IntEnum):
@@ -31,6 +34,32 @@ class Exit(enum.IntEnum):
     DONE = 0
     ERROR = 1
     PREEMPTED = 42  # stopped by a signal, all saved: start the same command to go on
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those that ask a command to end: Ctrl-C's, a scheduler's, and a closed terminal's.
+
+    The last stays ignored where it was when this process started (`nohup`).
+    """
+    closed = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if closed else [])]
+
+
+def say(message: bytes) -> None:
+    """Writes to standard error from a signal's handler.
+
+    Where the terminal is gone, what this process still has to say goes nowhere, but does not fail.
+    """
+    try:
+        os.write(2, message)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):
+                os.write(stream, b"")
+                continue
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 def cache_dir(configured: str) -> Path:
@@ -135,25 +164,35 @@ def _has_huge_pages() -> bool:
     return HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text("ascii")
 
 
-def standard_input(size: int) -> Iterator[tuple[int, list[str]]]:
+@dataclass(frozen=True)
+class BadLine:
+    """A line of input that has no translation."""
+
+    why: str  # as what follows "line 3 "
+
+
+def standard_input(size: int, longest: int) -> Iterator[tuple[int, list[str | BadLine]]]:
     """Its lines, `size` at a time (one from a terminal), with the number of the first, from 1.
 
-    Raises:
-        UserError: a line is not UTF-8.
+    A line that is not UTF-8, or has more than `longest` bytes, is bad; what is too long is not
+    kept. Fewer lines come at once where they are long, so that memory does not depend on the input.
     """
     size = 1 if sys.stdin.isatty() else size
-    first, lines = 1, []
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            lines.append(raw.decode("utf-8").rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input, line {number} is not UTF-8 text (byte {error.start + 1}): "
-                "give plain text, one sentence a line"
-            ) from error
-        if len(lines) == size:
+    first, lines, held = 1, [], 0
+    while raw := sys.stdin.buffer.readline(longest + 1):
+        held += len(raw)
+        if len(raw) > longest and not raw.endswith(b"\n"):
+            lines.append(BadLine(f"is longer than {longest:,} bytes"))
+            while raw and not raw.endswith(b"\n"):
+                raw = sys.stdin.buffer.readline(longest)
+        else:
+            try:
+                lines.append(raw.decode("utf-8").rstrip("\r\n"))
+            except UnicodeDecodeError as error:
+                lines.append(BadLine(f"is not UTF-8 text (byte {error.start + 1})"))
+        if len(lines) == size or held > CHUNK_BYTES:
             yield first, lines
-            first, lines = number + 1, []
+            first, lines, held = first + len(lines), [], 0
     if lines:
         yield first, lines
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from transformer.data.tokenizers import BOS, EOS, PAD
-from transformer.decoding import Translator
+from transformer.decoding import BadLines, Form, Translation, Translator, translate_lines
 from transformer.decoding.translate import bucket_lengths
 from transformer.errors import UserError
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.runtime import BadLine
 
 FIRST = 4  # the id of "a"
 V = FIRST + 27
@@ -166,6 +167,62 @@ def test_a_sentence_that_is_too_long_is_refused_by_its_line():
         translate(["a", "b", longest + "a"])
     with pytest.raises(UserError, match=r"line 1003 has 13 tokens"):
         translate(["a", "b", longest + "a"], first_line=1001)
+
+
+def test_a_bad_line_costs_only_itself():
+    """What is too long or was no text, among good ones; `translate` itself goes on raising."""
+    long, lines = "a" * LENGTH, ["ab", BadLine("is not UTF-8 text"), "a" * LENGTH, "", "cd"]
+    good, first, second, empty, last = translator().translate_each(lines)
+    assert texts([good, empty, last]) == [["bc"], [""], ["de"]]
+    assert first is lines[1] and second.why.startswith("has 13 tokens, </s> included")
+    assert translator().translate_each([long])[0].why.startswith("has 13 tokens")
+
+
+def test_scores_that_are_no_numbers_cost_their_own_line_and_say_whose_fault_it_is():
+    class Poisoned(Successor):
+        def logits(self, hidden):
+            return jnp.where(hidden == FIRST + 25.0, jnp.nan, super().logits(hidden))  # of "z"
+
+    poisoned = Translator(Poisoned(NO_CONFIG), {"scale": jnp.float32(1.0)}, Letters(), **OPTIONS)
+    form, bad = Form("plain", False, 1, lambda sentence, text: text), BadLines()
+    chunks: Any = [(1, ["ab", "z"]), (3, ["c"])]
+    assert [*translate_lines(poisoned, chunks, form, bad)] == ["bc\n\n", "d\n"]
+    assert bad.of_the_model and "line 2 has no translation: the model's scores" in str(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "expected"),
+    [
+        ("plain", False, ["bc", "bd", "", ""]),
+        ("plain", True, ["-1.0000\tbc", "-2.5000\tbd", "-inf\t", "-inf\t"]),
+        ("indexed", False, ["7\t1\tbc", "7\t2\tbd", "8\t1\t", "8\t2\t"]),
+        (
+            "indexed",
+            True,
+            ["7\t1\t-1.0000\tbc", "7\t2\t-2.5000\tbd", "8\t1\t-inf\t", "8\t2\t-inf\t"],
+        ),
+        (
+            "moses",
+            False,
+            ["6 ||| bc ||| -1.0000", "6 ||| bd ||| -2.5000", *["7 |||  ||| -inf"] * 2],
+        ),
+    ],
+)
+def test_every_line_of_output_has_the_same_columns(name, scores, expected):
+    form = Form(name, scores, 2, lambda sentence, text: text)
+    two = [Translation(text, score, score, ()) for text, score in (("bc", -1.0), ("bd", -2.5))]
+    assert form.lines(7, "ab", two) + form.lines(8, BadLine("x"), BadLine("x")) == expected
+    (line,) = Form("moses", False, 1, lambda *_: "a ||| b").lines(1, "ab", two[:1])
+    assert line.split(" ||| ") == ["0", "a &#124;&#124;&#124; b", "-1.0000"]
+
+
+def test_many_bad_lines_are_counted():
+    bad = BadLines()
+    for number in (3, 1_004, 1_005, 1_006, 1_007, 1_008, 1_009):
+        bad.note(number, BadLine("is not UTF-8 text"))
+    told = str(bad)
+    assert told.startswith("7 lines have no translation") and told.endswith("; and 2 more")
+    assert "line 3 is not UTF-8 text; line 1,004 is" in told and "1,008" not in told
 
 
 def test_output_has_at_most_the_source_and_the_extra_length():

@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ from tests.faults import differences
 from tests.processes import ROOT, TINY, error_line, metrics, run, start
 from transformer import testing
 from transformer.config import DivergenceConfig
+from transformer.data import Batches
+from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models import build_model
 from transformer.training.divergence import (
@@ -24,9 +28,11 @@ from transformer.training.divergence import (
     Passed,
     Trouble,
     Typical,
+    Watch,
     judge,
     pass_over,
 )
+from transformer.training.metrics import Metrics
 from transformer.training.step import StateFactory, make_train_step
 
 pytestmark = pytest.mark.optax
@@ -74,6 +80,17 @@ def test_a_skipped_update_changes_nothing_but_the_step() -> None:
 def test_only_batches_that_the_state_has_not_learned_from_are_passed_over() -> None:
     back = GoBack(9, "", [6, 7, 8], [])
     assert pass_over(Passed((2,), 1), back, first=7) == Passed((2, 7, 8), 2)
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"), [(True, "before it are good"), (False, "No checkpoint had been saved")]
+)
+def test_only_checkpoints_that_there_are_are_good(saved: bool, told: str) -> None:
+    batches: Any = mock.Mock(spec=Batches, position=lambda step: step, examples=lambda step: [7])
+    watch = Watch(CONFIG, mock.Mock(spec=Metrics), batches, Passed(), lambda: saved)
+    watch.step(1, jnp.int32(Trouble.NOT_FINITE), jnp.int32(1))
+    with pytest.raises(UserError, match=f"diverged at step 1.*{told}"):
+        watch.settle()
 
 
 def faulty_arguments(workdir: Path, which: int, *more: str) -> tuple[str, ...]:

@@ -171,7 +171,8 @@ def test_without_a_terminal_there_are_plain_lines(
 ) -> None:
     run(tmp_path)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("step 3/11  loss 0.367") and "\x1b" not in "".join(lines)
+    assert lines[0].startswith("step 1/11  loss 1.100"), "the first is said, whatever log_every"
+    assert lines[1].startswith("step 3/11  loss 0.367") and "\x1b" not in "".join(lines)
     assert any(line == "evaluation at step 7: loss 0.3  bleu 31.25" for line in lines)
     assert any(line.split() == ["translation", "the", "house"] for line in lines)
 
@@ -195,6 +196,57 @@ def test_on_a_terminal_prints_stand_above_the_bar(
     assert "3/11" in shown and "loss 0.500" in shown and "steps/s" in shown
     assert "a line [of] its own " * 8 in shown
     assert shown.endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_something_is_said_every_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first step, too; metrics.jsonl is none the longer."""
+    now = 1_000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Metrics(tmp_path, step=0, total_steps=30, log_every=10) as record:
+        record.compiling(1, "8x16+24")
+        for step in range(1, 31):
+            record.train(step, {"loss": 1.0}, tokens=5, batch="0a", waited=0.0)
+            now += 60.0 if step in (4, 5) else 1.0
+    shown = [line.split(" ")[1].rstrip(":") for line in capsys.readouterr().err.splitlines()]
+    assert shown == [*("1", "1/30", "4/30", "5/30"), *("10/30", "20/30", "30/30")]
+    assert [line["step"] for line in metrics.read(tmp_path)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "told"), [(30.0, 0.0, True), (2.0, 0.0, False), (30.0, 5.0, False)]
+)
+def test_an_absurd_time_is_told_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+    minutes: float,
+    told: bool,
+) -> None:
+    """By the speed of steps alone: compiling takes long as well, and is over soon."""
+    now = 1_000.0
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
+    with Metrics(tmp_path, step=0, total_steps=10_000, log_every=10, minutes=minutes) as record:
+        for step in range(1, 31):
+            if step < 4:
+                record.compiling(step, "8x16+24")
+                now += 300.0
+            record.train(step, {"loss": 1.0}, tokens=5, batch="0a", waited=0.0)
+            now += seconds
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(lines) == told
+    assert not told or "training.steps=10000 take 3 days more" in lines[0]
+
+
+def test_lines_are_counted_as_they_are_kept(tmp_path: Path) -> None:
+    """A checkpoint remembers how many there were: what is missing at the next start is noticed."""
+    run(tmp_path, stop=7)
+    with Metrics(tmp_path, step=6, total_steps=11, log_every=3) as record:
+        assert record.lines == 4
+        record.event(6, "noticed")
+        assert record.lines == 5
 
 
 def test_speed_and_durations() -> None:
@@ -235,14 +287,10 @@ def test_an_event_stands_behind_its_step_and_before_the_next(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "line",
     [
-        b"null",
-        b"[]",
-        b"3",
-        b"{}",
-        b"[" * 9000,
-        b'{"kind":1,"step":1,"clock":{"seconds":1}}',
-        b'{"kind":"train","step":"1","clock":{"seconds":1}}',
-        b'{"kind":"train","step":1,"clock":null}',
+        *(b"null", b"[]", b"3", b"{}", b"[" * 9_000),
+        b'{"kind": 1, "step": 1, "clock": {"seconds": 1}}',
+        b'{"kind": "train", "step": "1", "clock": {"seconds": 1}}',
+        b'{"kind": "train", "step": 1, "clock": null}',
     ],
 )
 def test_a_line_of_a_wrong_shape_is_named(tmp_path: Path, line: bytes) -> None:

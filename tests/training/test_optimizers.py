@@ -43,7 +43,7 @@ def test_clipping_bounds_the_global_norm() -> None:
         (lambda: build_schedule("rsqrt", {"scale": 1.0, "warmup_steps": 0}), "must be above 0"),
         (
             lambda: build_schedule("rsqrt", {"warmup": 1}),
-            "schedule_options.warmup: rsqrt takes scale",
+            "schedule_options has warmup, which rsqrt does not take and lacks",
         ),
         (
             lambda: build_optimizer("adamm", {}, optax.constant_schedule(1.0), 0.0),
@@ -51,7 +51,7 @@ def test_clipping_bounds_the_global_norm() -> None:
         ),
         (
             lambda: build_optimizer("adam", {"beta": 1}, optax.constant_schedule(1.0), 0.0),
-            "options.beta",
+            "options has beta, which adam does not take: adam takes b1, b2",
         ),
         (
             lambda: build_optimizer(
@@ -64,3 +64,19 @@ def test_clipping_bounds_the_global_norm() -> None:
 def test_what_does_not_exist_is_refused(build, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build()
+
+
+def test_another_optimizer_or_schedule_says_that_the_section_is_replaced_as_a_whole() -> None:
+    """Nobody typed eps: it is base.py's, for Adam."""
+    base_options = {"b1": 0.9, "b2": 0.98, "eps": 1e-9}
+    with pytest.raises(UserError) as caught:
+        build_optimizer("lion", base_options, optax.constant_schedule(1.0), 0.0)
+    line = str(caught.value)
+    assert "optimizer.options has eps, which lion does not take" in line
+    assert "are the experiment file's" in line and "learning_rate" not in line
+    assert line.endswith("by --config.optimizer.options=\"{'b1': 0.9, 'b2': 0.98}\"")
+    with pytest.raises(UserError) as caught:
+        build_schedule("cosine_decay", {"scale": 1.0, "warmup_steps": 9})
+    line = str(caught.value)
+    assert "has scale, warmup_steps, which cosine_decay does not take and lacks init_value" in line
+    assert "{'init_value': ..., 'decay_steps': ...}" in line

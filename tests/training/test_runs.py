@@ -1,9 +1,14 @@
 """Whole runs in real processes: stopped and continued, by one process or two, and told apart."""
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
 import shutil
 import signal
+import termios
+import threading
 from pathlib import Path
 
 import pytest
@@ -62,6 +67,46 @@ def test_stopped_and_continued_equals_undisturbed(
     assert f"going on from step {stopped}" in errors
     assert differences(undisturbed, workdir) == []
     assert averaged(workdir) == averaged(undisturbed), "and they evaluate the same mean"
+
+
+def read_all(terminal: int, until: threading.Event) -> None:
+    while not until.is_set():
+        os.read(terminal, 4_096)
+
+
+def has_a_terminal() -> None:
+    """What a shell does for the processes that it starts."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_a_closed_terminal_loses_nothing(cache: Path, tmp_path: Path) -> None:
+    """Nor do messages that nobody reads any more: all is saved, and the exit code says so."""
+    ours, theirs = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    endless = ("--config.training.steps=100_000", "--config.training.eval_every=0")
+    process = start(
+        *("train", TINY, f"--workdir={tmp_path}/run", *endless),
+        cache=cache,
+        start_new_session=True,
+        preexec_fn=has_a_terminal,
+        **streams,
+    )
+    os.close(theirs)
+    over = threading.Event()
+    reader = threading.Thread(target=read_all, args=(ours, over))
+    reader.start()
+    try:
+        wait_for_step(process, tmp_path / "run", 10)
+        over.set()
+        reader.join(timeout=60)  # the bar writes often
+        os.close(ours)
+        assert process.wait(timeout=60) == 42
+    finally:
+        over.set()
+        process.kill()
+        process.wait()
+    assert [step for step in os.listdir(tmp_path / "run" / "checkpoints") if step.isdigit()]
 
 
 def averaged(workdir: Path) -> list[int]:

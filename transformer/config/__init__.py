@@ -15,6 +15,7 @@ from transformer.config.data import (
     TokenizerConfig,
 )
 from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
+from transformer.config.overrides import override
 from transformer.config.parse import from_dict
 from transformer.config.resolved import (
     Config,
@@ -59,4 +60,5 @@ __all__ = [
     "TrainingConfig",
     "digest_of",
     "from_dict",
+    "override",
 ]

@@ -3,10 +3,13 @@
 from transformer.decoding.beam import beam_search
 from transformer.decoding.configured import open_translator, shown_as
 from transformer.decoding.greedy import greedy_search
+from transformer.decoding.lines import BadLines, Form, translate_lines
 from transformer.decoding.search import Hypotheses
 from transformer.decoding.translate import Translation, Translator
 
 __all__ = [
+    "BadLines",
+    "Form",
     "Hypotheses",
     "Translation",
     "Translator",
@@ -14,4 +17,5 @@ __all__ = [
     "greedy_search",
     "open_translator",
     "shown_as",
+    "translate_lines",
 ]

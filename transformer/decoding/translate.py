@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
 from transformer.models.int8 import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
+from transformer.runtime import BadLine
+
+T = TypeVar("T")
 
 _line_breaks = re.compile("[\r\n]+")
 
@@ -51,6 +54,10 @@ class Translation:
 
 
 _EMPTY = Translation(text="", score=0.0, log_prob=0.0, tokens=())
+NOT_FINITE = BadLine(
+    "has no translation: the model's scores are not finite numbers; take the parameters of an "
+    "earlier checkpoint"
+)
 
 
 class Translator:
@@ -139,32 +146,47 @@ class Translator:
             first_line: the number that errors give to the first of them.
 
         Raises:
-            UserError: a sentence is longer than the model takes, or the model's scores are no
-                numbers.
+            UserError: a sentence is longer than the model takes (nothing is searched then), or the
+                model's scores are no numbers.
         """
-        encoded = self._tokenizer.encode([sentence.strip() for sentence in sentences])
-        sources = {i: [*ids, EOS] for i, ids in enumerate(encoded) if ids}
-        for i, ids in sources.items():
-            if len(ids) > self._max_length:
-                raise UserError(
-                    f"line {first_line + i} has {len(ids)} tokens, </s> included, and the model "
-                    f"takes {self._max_length}: split the line, or train with a longer max_length"
+        sources = self._sources(sentences)
+        _refuse_bad(sources, first_line)
+        results = self._search_all(sources)
+        return _refuse_bad(results, first_line)
+
+    def translate_each(
+        self, sentences: Sequence[str | BadLine]
+    ) -> list[list[Translation] | BadLine]:
+        """What `translate` gives, or why a sentence has none: a bad one costs only itself."""
+        return self._search_all(self._sources(sentences))
+
+    def _sources(self, sentences: Sequence[str | BadLine]) -> list[list[int] | BadLine]:
+        """The ids of each sentence with EOS; none where it has no token."""
+        texts = {i: x.strip() for i, x in enumerate(sentences) if not isinstance(x, BadLine)}
+        sources: list[list[int] | BadLine]
+        sources = [x if isinstance(x, BadLine) else [] for x in sentences]
+        for i, ids in zip(texts, self._tokenizer.encode([*texts.values()]), strict=True):
+            if len(ids) >= self._max_length:
+                sources[i] = BadLine(
+                    f"has {len(ids) + 1} tokens, </s> included, and the model takes "
+                    f"{self._max_length}: split the line, or train with a longer max_length"
                 )
-        results = [[_EMPTY] for _ in encoded]
+            elif ids:
+                sources[i] = [*ids, EOS]
+        return sources
+
+    def _search_all(self, sources: list[list[int] | BadLine]) -> list[list[Translation] | BadLine]:
+        results = [x if isinstance(x, BadLine) else [_EMPTY] for x in sources]
+        searched = {i: x for i, x in enumerate(sources) if x and not isinstance(x, BadLine)}
         running: deque[tuple[list[int], Hypotheses]] = deque()
 
         def collect() -> None:
             rows, hypotheses = running.popleft()
             for i, found in zip(rows, self._read(hypotheses, len(rows)), strict=True):
-                if not found:
-                    raise UserError(
-                        f"line {first_line + i} has no translation: the model's scores are not "
-                        "finite numbers; take the parameters of an earlier checkpoint"
-                    )
-                results[i] = found
+                results[i] = found or NOT_FINITE
 
-        for rows, shape in self._batches({i: len(ids) for i, ids in sources.items()}):
-            source = self._place(_pad([sources[i] for i in rows], shape))
+        for rows, shape in self._batches({i: len(ids) for i, ids in searched.items()}):
+            source = self._place(_pad([searched[i] for i in rows], shape))
             running.append((rows, self._search(self.params, source)))
             if len(running) > 1:  # the device is at work on this batch while the last one is read
                 collect()
@@ -237,6 +259,14 @@ def bucket_lengths(max_length: int, multiple: int) -> list[int]:
     while counts[-1] < most:
         counts.append(min(counts[-1] + max(1, counts[-1] // 2), most))
     return [count * multiple for count in counts]
+
+
+def _refuse_bad(lines: list[list[T] | BadLine], first_line: int) -> list[list[T]]:
+    """The lines, where all are good. Raises UserError about the first bad one."""
+    for number, line in enumerate(lines, first_line):
+        if isinstance(line, BadLine):
+            raise UserError(f"line {number} {line.why}")
+    return [line for line in lines if not isinstance(line, BadLine)]
 
 
 def _pad(sentences: list[list[int]], shape: tuple[int, int]) -> Source:

@@ -45,7 +45,7 @@ def claim(
     workdir.mkdir(parents=True, exist_ok=True)
     with run_directory.held(workdir):
         files.write_json(path, config)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in runtime.stop_signals():
             signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))
         yield
 

@@ -7,6 +7,7 @@ the state: a run that was stopped and continued judges alike.
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,10 +109,15 @@ class Watch:
     """Sees to each step's trouble, one step late, as `Metrics` writes its numbers."""
 
     def __init__(
-        self, config: DivergenceConfig, metrics: Metrics, batches: Batches, passed: Passed
+        self,
+        config: DivergenceConfig,
+        metrics: Metrics,
+        batches: Batches,
+        passed: Passed,
+        has_checkpoints: Callable[[], bool],
     ):
         self._config, self._metrics, self._batches = config, metrics, batches
-        self._passed = passed
+        self._passed, self._has_checkpoints = passed, has_checkpoints
         self._pending: tuple[int, Any, Any] | None = None
 
     def step(self, step: int, trouble: Int[Array, ""], in_a_row: Int[Array, ""]) -> None:
@@ -152,9 +158,14 @@ class Watch:
                 "skip": f"more than divergence.at_most = {at_most} updates in a row were left out",
                 "go_back": f"it has gone back divergence.at_most = {at_most} times",
             }[config.action]
+            good = (
+                "The checkpoints before it are good"
+                if self._has_checkpoints()
+                else ("No checkpoint had been saved before it")
+            )
             raise UserError(
                 f"training diverged at step {step:,}: {reason} (metrics.jsonl has the examples of "
-                f"its batch). The checkpoints before it are good; {hint}; a smaller learning rate, "
+                f"its batch). {good}; {hint}; a smaller learning rate, "
                 "a longer warm-up or training.clip_norm may prevent it"
             )
 

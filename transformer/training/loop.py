@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,14 +13,15 @@ import optax
 
 from transformer.batch import Batch
 from transformer.config import TrainingConfig
-from transformer.data import Batches, prefetch
+from transformer.data import Batches, Shape, prefetch
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
+from transformer.training import outlook
 from transformer.training.checkpoints import Checkpoints, open_checkpoints
 from transformer.training.development import Development, Stopping
 from transformer.training.divergence import GoBack, Passed, Watch, pass_over
-from transformer.training.metrics import Metrics
+from transformer.training.metrics import FILE, Metrics
 from transformer.training.optimizers import build_optimizer, build_schedule
 from transformer.training.preemption import Interrupted, StopRequest
 from transformer.training.step import StateFactory, make_train_step
@@ -68,6 +69,7 @@ class _Carried:
     passed: Passed = dataclasses.field(default_factory=Passed)
     evaluated: bool = True  # False: a signal stopped the evaluation that was due at this step
     seconds: float = 0.0  # trained for, over all the run's processes
+    metrics_lines: int = 0  # of metrics.jsonl up to this step
 
     def as_meta(self, step: int) -> dict[str, Any]:
         content = dataclasses.asdict(self)
@@ -79,7 +81,8 @@ class _Carried:
         try:
             passed = Passed(tuple(meta["passed"]["over"]), meta["passed"]["times"])
             stopping = Stopping(**meta["stopping"])
-            return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"])
+            lines = meta.get("metrics_lines", 0)  # which older ones do not say
+            return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"], lines)
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"the checkpoint at step {meta['step']} was written by another version of this "
@@ -100,6 +103,7 @@ class _Run:
     ):
         config, layout, model = experiment.config, experiment.layout, experiment.model
         self._experiment, self._factory, self._checkpoints = experiment, factory, checkpoints
+        self._schedule = schedule
         self._batches = experiment.train_batches
         experiment.check_vocabulary()
         self._train_step = layout.jit(
@@ -109,6 +113,7 @@ class _Run:
         )
         self._development = Development(experiment) if config.training.eval_every else None
         self._passed = Passed()
+        self._shapes: set[Shape] = set()  # that the step is compiled for
 
     def go_on(self, stop: StopRequest, back: GoBack | None) -> Exit:
         """Trains from the newest whole checkpoint, or from the start.
@@ -145,9 +150,11 @@ class _Run:
                     total_steps=steps,
                     log_every=config.training.log_every,
                     evaluated=carried.evaluated,
+                    minutes=config.training.minutes,
                 )
             )
-            watch = Watch(config.divergence, metrics, batches, self._passed)
+            has_checkpoints = lambda: bool(checkpoints.steps)  # noqa: E731
+            watch = Watch(config.divergence, metrics, batches, self._passed, has_checkpoints)
             feed = _feed(self._experiment, batches, step, steps)
             stack.enter_context(contextlib.closing(feed))
             if back:
@@ -155,6 +162,15 @@ class _Run:
                 metrics.print(f"went back from step {back.step:,} to step {step:,}: {back.reason}")
             else:
                 metrics.print(_describe(self._experiment, self._factory, batches, step))
+                size = batches.plan.batches_per_epoch
+                for warning in outlook.warnings(config, self._schedule, size, step):
+                    metrics.print(warning)
+                if (missing := carried.metrics_lines - metrics.lines) > 0:
+                    metrics.print(
+                        f"warning: {self._experiment.workdir}/{FILE} lacks {missing} of the "
+                        f"{carried.metrics_lines} lines that it had at step {step:,}, as if it "
+                        "had been deleted or cut: the run goes on without them"
+                    )
 
             def due(score: float | None) -> bool:
                 is_best = score is not None and stopping.best_step == step
@@ -162,7 +178,7 @@ class _Run:
                 return ended or regular or bool(is_best and config.checkpoints.keep_best)
 
             def carry(score: float | None, evaluated: bool = True) -> dict[str, Any]:
-                now = _Carried(stopping, self._passed, evaluated, clock.seconds)
+                now = _Carried(stopping, self._passed, evaluated, clock.seconds, metrics.lines)
                 return {**now.as_meta(step), "stopped": not due(score)}
 
             def save(score: float | None = None, *, evaluated: bool = True) -> None:
@@ -210,6 +226,8 @@ class _Run:
                 except Interrupted:
                     save()
                     return leave()
+                if (shape := batches.shape(step)) not in self._shapes:
+                    metrics.compiling(step + 1, _named([shape]))
                 state, values = self._train_step(state, batch)
                 step += 1
                 metrics.train(
@@ -220,6 +238,9 @@ class _Run:
                     waited=waited,
                 )
                 watch.step(step, values.trouble, values.in_a_row)
+                if not self._shapes:  # the first loss is said at once
+                    metrics.flush()
+                self._shapes.add(shape)
 
                 ended = step >= steps
                 if step % config.training.log_every == 0 and clock.over(config.training):
@@ -287,13 +308,18 @@ def _feed(
 def _describe(experiment: Experiment, factory: StateFactory, batches: Batches, step: int) -> str:
     """What is about to run, in three lines."""
     config = experiment.config
-    shapes = ", ".join(f"{r}x{s}+{t}" for r, s, t in batches.plan.shapes)
     mesh = " x ".join(f"{name} {size}" for name, size in experiment.layout.mesh.shape.items())
     total = sum(leaf.size for leaf in jax.tree.leaves(factory.abstract.params))
     where = f"on {jax.device_count()} {jax.devices()[0].device_kind} ({mesh})"
     return (
         f"run {config.run_name} in {experiment.workdir}\n"
         f"{config.model.family}, {total:,} parameters, {where}\n"
-        f"{batches.plan.batches_per_epoch:,} batches an epoch, rows x source + target: {shapes}"
+        f"{batches.plan.batches_per_epoch:,} batches an epoch, rows x source + target: "
+        + _named(batches.plan.shapes)
         + (f"\ngoing on from step {step:,}" if step else "")
     )
+
+
+def _named(shapes: Sequence[Shape]) -> str:
+    """Rows, and positions of source and target, of each."""
+    return ", ".join(f"{rows}x{source}+{target}" for rows, source, target in shapes)

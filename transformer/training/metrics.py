@@ -92,6 +92,7 @@ class Metrics:
         total_steps: where it will end.
         log_every: steps from one train line to the next.
         evaluated: False where the evaluation at `step` is still to come.
+        minutes: after which training ends anyhow; 0 = never.
 
     Raises:
         UserError: `metrics.jsonl` is damaged.
@@ -105,6 +106,7 @@ class Metrics:
         total_steps: int,
         log_every: int,
         evaluated: bool = True,
+        minutes: float = 0.0,
     ) -> None:
         self._log_every, self._total = log_every, total_steps
         self._pending: _Pending | None = None
@@ -114,9 +116,12 @@ class Metrics:
         self._file, self._board = None, None
         self._noted: list[dict[str, Any]] = []  # events of before
         self._progress = progress.Progress()
+        self._unhurried = minutes > 0.0  # or has been told how long it takes
+        self.lines = 0  # in the file
         if jax.process_index() == 0:
             path = workdir / FILE
             kept = cut(path, step, evaluated=evaluated)
+            self.lines = len(kept)
             self._began -= kept[-1]["clock"]["seconds"] if kept else 0.0
             events = [line for line in kept if line["kind"] == "event"]
             self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
@@ -142,6 +147,12 @@ class Metrics:
         self._interval.waited += waited
         self._settle()
         self._pending = _Pending(step, values, tokens, batch, waited)
+
+    def compiling(self, step: int, shape: str) -> None:
+        """Says that the next step compiles. Its time is not that of a step."""
+        self._settle()
+        self._speed.pause()
+        self._progress.compiling(step, shape)
 
     def evaluation(self, step: int, values: Values, samples: Sequence[Sample] = ()) -> None:
         """Records and prints what an evaluation found. The next steps' speed is timed from here."""
@@ -218,13 +229,18 @@ class Metrics:
         self._speed.step(now, pending.step, pending.tokens, pending.waited)
         log = pending.step % self._log_every == 0 or pending.step == self._total
         loss = math.nan if values["loss"] is None else values["loss"]
-        self._progress.step(pending.step, loss, self._speed.speed(), log=log)
+        speed = self._speed.speed()
+        self._progress.step(pending.step, loss, speed, log=log)
+        if speed and not self._unhurried and self._speed.is_steady():
+            if warning := progress.too_long(pending.step, self._total, speed):
+                self.print(warning)
+            self._unhurried = warning is not None
         if log:
-            speed = _rates(interval, now)
+            rates = _rates(interval, now)
             more = {"tokens": pending.tokens, "batch": pending.batch}
-            self._write("train", pending.step, {**values, **more}, speed)
+            self._write("train", pending.step, {**values, **more}, rates)
             self._to_board("train", pending.step, values)
-            self._to_board("clock", pending.step, speed)
+            self._to_board("clock", pending.step, rates)
             self._interval = _Interval(now)
 
     def _write(self, kind: str, step: int, content: dict, clock: dict) -> None:
@@ -234,6 +250,7 @@ class Metrics:
             # One write, out at once: a process that is killed leaves at most its last line cut.
             self._file.write(files.as_json(line, allow_nan=False) + "\n")
             self._file.flush()
+            self.lines += 1
 
     def _to_board(self, group: str, step: int, values: Mapping[str, float | None]) -> None:
         if self._board:

@@ -28,6 +28,7 @@ def rsqrt(scale: float, warmup_steps: int) -> optax.Schedule:
     return schedule
 
 
+SCHEDULED = "learning_rate"  # an option of optimizers that the schedule gives
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "rsqrt": rsqrt,
     "exponential_decay": optax.exponential_decay,  # which Optax does not call a schedule
@@ -60,11 +61,11 @@ def build_optimizer(
     if factory is None or "learning_rate" not in _parameters(factory):
         has = [n for n in dir(optax) if "learning_rate" in _parameters(getattr(optax, n))]
         raise UserError(f"optimizer.name is {name!r}{_nearest(name, has)}")
-    if "learning_rate" in options:
+    if SCHEDULED in options:
         raise UserError(
             "optimizer.options.learning_rate: the schedule gives it; set optimizer.schedule_options"
         )
-    optimizer = _call(factory, {**options, "learning_rate": schedule}, "optimizer.options", name)
+    optimizer = _call(factory, {**options, SCHEDULED: schedule}, "optimizer.options", name)
     if clip_norm > 0.0:
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     return optimizer
@@ -83,13 +84,22 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _call(factory: Callable, options: Mapping[str, Any], section: str, name: str) -> Any:
     takes = _parameters(factory)
-    for key in options:
-        if key not in takes:
-            raise UserError(f"{section}.{key}: {name} takes {', '.join(takes)}")
+    unknown = [key for key in options if key not in takes]
+    given = [key for key in options if key != SCHEDULED]
     missing = [k for k, p in takes.items() if p.default is p.empty and k not in options]
-    if missing:
-        raise UserError(f"{section} lacks {', '.join(missing)}, which {name} needs")
+    if unknown or missing:
+        wrong = [f"has {', '.join(unknown)}, which {name} does not take"] if unknown else []
+        wrong += [f"lacks {', '.join(missing)}, which {name} needs"] if missing else []
+        kept = [f"'{key}': {options[key]!r}" for key in given if key in takes]
+        whole = ", ".join([*kept, *(f"'{key}': ..." for key in missing)])
+        raise UserError(
+            f"{section} {' and '.join(wrong)}: {name} takes "
+            f"{', '.join(key for key in takes if key != SCHEDULED)}. Keys that you did not give "
+            "are the experiment file's, made for what it names; replace the section as a whole, "
+            f'in the file or by --config.{section}="{{{whole}}}"'
+        )
     try:
         return factory(**options)
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{section}: {name} refuses {dict(options)}: {error}") from error
+        shown, kept = " ".join(str(error).split()), {key: options[key] for key in given}
+        raise UserError(f"{section}: {name} refuses {kept}: {shown}") from error

@@ -1,4 +1,5 @@
-"""Being told to stop: Ctrl-C, or SIGTERM from a scheduler that wants the machine back."""
+"""Being told to stop: Ctrl-C, SIGTERM from a scheduler that wants the machine back, or SIGHUP from
+a terminal that is closed."""
 
 import contextlib
 import os
@@ -10,6 +11,7 @@ from typing import Self
 
 import jax
 
+from transformer import runtime
 from transformer.training.checkpoints import Checkpoints
 
 
@@ -18,7 +20,7 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM while it is entered, so that training ends between two steps.
+    """Notes SIGINT, SIGTERM and SIGHUP while entered, so that training ends between two steps.
 
     In a run of several processes a signal to any of them stops all at the same step, by JAX's
     preemption service, which owns SIGTERM there. A second Ctrl-C interrupts at once.
@@ -58,8 +60,7 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
-        with contextlib.suppress(OSError):  # whoever read our messages may be gone
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
+        runtime.say(b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
         if self._interrupting:
             self._interrupt(number, frame)
         if not self._alone:
@@ -76,7 +77,9 @@ class StopRequest:
     def __enter__(self) -> Self:
         # Python takes signals in its main thread only: in another there are none to note.
         if threading.current_thread() is threading.main_thread():
-            for number in [signal.SIGINT, signal.SIGTERM] if self._alone else [signal.SIGINT]:
+            for number in runtime.stop_signals():
+                if number == signal.SIGTERM and not self._alone:
+                    continue  # JAX's own
                 self._before[number] = signal.signal(number, self._note)  # pyright: ignore
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._interrupt)  # pyright: ignore
         return self

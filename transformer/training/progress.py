@@ -11,6 +11,9 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 WINDOW = 20.0  # seconds over which the shown speed is averaged
+QUIET = 10.0  # seconds without a line at most
+STEADY = 10  # steps, or seconds, behind which a speed is to be believed
+ABSURD = 3 * 86_400.0  # seconds left that were hardly meant
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class Speedometer:
         """What comes next is not training; its time does not count."""
         self._done.clear()
 
+    def is_steady(self) -> bool:
+        """Whether it has looked at enough to say how long training will take."""
+        if len(self._done) < 2:
+            return False
+        return self._done[-1][1] - self._done[0][1] >= STEADY or (
+            self._done[-1][0] - self._done[0][0] >= STEADY
+        )
+
     def speed(self) -> Speed | None:
         """None before the second step is done: the first one's time is compilation's."""
         if len(self._done) < 2:
@@ -55,6 +66,9 @@ class Progress:
     def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
         """`step` is done; `log` where it is one of those that are written down."""
 
+    def compiling(self, step: int, shape: str) -> None:
+        """`step` is the first of batches of a shape: the program for it is made or fetched."""
+
     def print(self, text: str) -> None:
         """A text of its own, which tears nothing."""
 
@@ -68,13 +82,19 @@ def show(*, step: int, total: int) -> Progress:
 
 
 class Lines(Progress):
-    """A line for each step that is written down."""
+    """A line for the first step, each that is written down, and after every `QUIET` seconds."""
 
     def __init__(self, total: int) -> None:
         self._total = total
+        self._shown: float | None = None
+
+    def compiling(self, step: int, shape: str) -> None:
+        self.print(f"step {step:,}: compiling for batches of {shape}")
 
     def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
-        if log:
+        now = time.monotonic()
+        if log or self._shown is None or now - self._shown >= QUIET:
+            self._shown = now
             self.print(f"step {step:,}/{self._total:,}  {_status(self._total - step, loss, speed)}")
 
     def print(self, text: str) -> None:
@@ -100,6 +120,9 @@ class Bar(Progress):
         self._total, self._shown = total, 0.0
         self._bar.start()
 
+    def compiling(self, step: int, shape: str) -> None:
+        self._bar.update(self._task, status=f"compiling for batches of {shape}")
+
     def step(self, step: int, loss: float, speed: Speed | None, *, log: bool) -> None:
         now = time.monotonic()
         if log or step >= self._total or now - self._shown > 0.2:
@@ -108,10 +131,23 @@ class Bar(Progress):
             self._bar.update(self._task, completed=step, status=status)
 
     def print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, emoji=False)
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end the training
+            self._console.print(text, markup=False, highlight=False, emoji=False)
 
     def close(self) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
+
+
+def too_long(step: int, total: int, speed: Speed) -> str | None:
+    """A warning where the steps that are left take absurdly long at this speed."""
+    left = (total - step) / speed.steps
+    if left < ABSURD:
+        return None
+    return (
+        f"warning: at this speed the steps up to training.steps={total} take {left / 86_400:,.0f} "
+        "days more: set it, data.tokens_per_batch or the model smaller, or take a faster machine"
+    )
 
 
 def _status(steps_left: int, loss: float, speed: Speed | None) -> str:

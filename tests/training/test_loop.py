@@ -1,0 +1,55 @@
+"""What a training says of itself: the loop in this process, with a step that learns nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from tests.tiny import get_config
+from transformer.config import from_dict
+from transformer.experiment import Experiment
+from transformer.runtime import Exit
+from transformer.training import loop, train
+from transformer.training.step import StepMetrics
+
+pytestmark = pytest.mark.optax
+
+
+def experiment(folder: Path, rate: float, steps: int) -> Experiment:
+    """Cosine decay from `rate` over five steps, in a run of `steps`."""
+    config = get_config()
+    config.data.cache_dir = str(folder / "cache")
+    config.optimizer.schedule = "cosine_decay"
+    config.optimizer.schedule_options = ConfigDict({"init_value": rate, "decay_steps": 5})
+    config.training.steps, config.training.log_every = steps, 5
+    config.training.eval_every = 0
+    return Experiment(from_dict(config.to_dict()), folder / "run")
+
+
+def idle_step(*_: Any) -> Callable[..., Any]:
+    """In the place of `make_train_step`: compiled in no time."""
+
+    def step(state: Any, batch: Any) -> tuple[Any, StepMetrics]:
+        one, zero = jnp.float32(1.0), jnp.int32(0)
+        return state.replace(step=state.step + 1), StepMetrics(one, one, one, one, one, zero, zero)
+
+    return step
+
+
+def test_a_run_that_is_prolonged_in_vain_and_lost_its_metrics_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "make_train_step", idle_step)
+    assert train(experiment(tmp_path, 0.01, 5)) == Exit.DONE
+    before = capfd.readouterr().err
+    assert "lacks" not in before and "learning rate is 0" not in before
+    assert before.index("step 1: compiling for batches of 16x48+48") < before.index("step 1/5  lo")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert train(experiment(tmp_path, 0.01, 10)) == Exit.DONE
+    after = capfd.readouterr().err.splitlines()
+    (idle,) = (line for line in after if "learning rate is 0 from step 6 to the last, 10" in line)
+    (missing,) = (line for line in after if "metrics.jsonl lacks 1 of the 1 lines" in line)
+    assert "training.steps=5" in idle and "at step 5" in missing
