@@ -299,7 +299,7 @@ def test_a_bad_line_costs_itself_and_is_told_of_at_the_end(
         with pytest.raises(SystemExit) as caught:
             main(["translate", f"--workdir={trained}", "--chunk=2", *options])
         output, errors = capfd.readouterr()
-        return int(str(caught.value.code)), output.split("\n")[:-1], errors
+        return int(caught.value.code or 0), output.split("\n")[:-1], errors
 
     code, expected, errors = translate(b"la casa\nel perro", "--beam=1")
     assert code == 0 and len(expected) == 2 and all(expected) and "no translation" not in errors
@@ -318,6 +318,47 @@ def test_a_bad_line_costs_itself_and_is_told_of_at_the_end(
     assert [row[:2] for row in columns] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
     assert [row[2:] for row in columns[:2]] == [["-inf", ""]] * 2
     assert float(columns[2][2]) >= float(columns[3][2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--beam=0"], "--beam=0: decoding.beam is 0; it must be above 0"),
+        (["--alpha=-1"], "--alpha=-1.0: decoding.alpha is -1.0"),
+        (["--alpha=nan"], "--alpha=nan: decoding.alpha is nan"),
+        (["--n-best=9"], "--n-best=9: decoding.n_best is 9 but a beam of 4"),
+        (["--beam=2", "--n-best=3"], "--beam=2 --n-best=3: decoding.n_best is 3 but a beam of 2"),
+        (["--weights=int4"], "--weights=int4: decoding.weights is 'int4'; choose one of float"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named(
+    options: list[str], message: str, trained: Path, refused: Callable
+) -> None:
+    line = refused("evaluate", f"--workdir={trained}", *options)
+    assert line.startswith(message) and "config.json" not in line
+
+
+@pytest.mark.parametrize("text", ["0", "two", "1.5", "-1", "", "9" * 5_000])
+def test_a_number_of_lines_is_above_0(text: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["translate", "--workdir=nowhere", f"--chunk={text}"])
+    errors = capsys.readouterr().err
+    assert "--chunk: " in errors and "is no whole number above 0" in errors
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_standard_output_is_named() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "transformer",
+        "params",
+        f"--config={ROOT}/experiments/base.py",
+    ]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert ended.returncode == 1
+    assert error_line(ended.stderr) == "[Errno 28] No space left on device: 'standard output'"
 
 
 def test_no_run_no_checkpoint_no_such_folder(

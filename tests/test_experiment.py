@@ -1,5 +1,6 @@
 """What an experiment's parts have in common with those of other runs of it."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tests.tiny import get_config
 from transformer.config import from_dict
 from transformer.data import tokenizers
+from transformer.errors import UserError
 from transformer.experiment import Experiment
 
 
@@ -55,3 +57,26 @@ def test_rows_that_no_piece_reaches_are_warned_of(
     assert f"{(8_000 - 969) * 16:,} parameters" in said  # one table for all, of a width of 16
     assert "set data.tokenizer.vocab_size=1024" in said
     assert not check(969, 1_024) and not check(1_024, 1_024) and not check(969, 969)
+
+
+def test_a_run_opens_by_its_name_and_what_is_asked_of_it_is_not_its_files_fault(
+    tmp_path: Path,
+) -> None:
+    made = experiment(tmp_path, "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(made.config.as_dict()))
+    for name in (str(path.parent), path.parent):
+        opened = Experiment.open(name, decoding={"beam": 2})
+        assert opened.workdir == path.parent and opened.config.decoding.beam == 2
+    for changes, message in [
+        ({"decoding": {"beam": 0}}, "decoding.beam is 0"),
+        ({"decodign": {"beam": 2}}, "unknown key config.decodign: did you mean config.decoding"),
+        ({"seed": {"a": 2}}, "config.seed is {'a': 2}"),
+        ({"decoding": 3}, "config.decoding is 3; it must be a section"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            Experiment.open(path.parent, **changes)
+        assert message in str(caught.value) and "config.json" not in str(caught.value)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"config.json is damaged, .*config.name is missing"):
+        Experiment.open(path.parent)

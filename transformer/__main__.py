@@ -15,38 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from transformer import runtime
 from transformer.errors import UserError
 from transformer.experiment_files import load_config, load_rows
-from transformer.files import local_path
+from transformer.options import VERIFIED, command_line
 from transformer.runtime import Exit
 
 if TYPE_CHECKING:
     from transformer.experiment import Experiment
-
-CONFIG_HELP = """
-A configuration is a Python file, and changes to it by key:
-
-  --config=experiments/casa_roja.py          an experiment
-  --config=experiments/casa_roja.py:smoke    a variant of it, several separated by commas
-  --config.model.d_model=256                 one key; experiments/base.py has them all
-"""
-EXIT_HELP = """
-exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM, SIGHUP) and all saved, the same command
-goes on; anything else is an error.
-"""
-TRANSLATE_HELP = """
-Each line of input becomes n_best lines of output, one by default. A line that is bad (not UTF-8,
-longer than the model takes) becomes empty lines, and is named on standard error at the end.
-A translation that there is not is empty and has the score -inf.
-
-  --format=plain    TEXT                   with --scores: SCORE<tab>TEXT
-  --format=indexed  LINE<tab>RANK<tab>TEXT, both from 1; with --scores: SCORE<tab> before TEXT
-  --format=moses    LINE ||| TEXT ||| SCORE, LINE from 0, as in Moses' n-best lists; | is &#124;
-
-example:
-  transformer translate --workdir=runs/casa_roja < spanish.txt > english.txt
-"""
-# What `verify` looks at by itself.
-VERIFIED = ["reference", "xla", "chunked", "cudnn", "splash"]
-VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 
 
 def console() -> None:
@@ -65,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise UserError("standard input, output and error must be open: use /dev/null")
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors=how)
-        parser = _parser()
+        parser = command_line(COMMANDS)
         options, config_arguments = parser.parse_known_args(arguments)
         if config_arguments and not hasattr(options, "config"):
             parser.error(f"unrecognized arguments: {' '.join(config_arguments)}")
@@ -119,7 +92,7 @@ def evaluate(options: argparse.Namespace) -> Exit:
 
     result = evaluation.evaluate(experiment, params, options.split)
     content = {"checkpoint": which, **result.as_dict()}
-    print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
+    _print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
     write_json(experiment.workdir / f"evaluation.{options.split}.json", content)
     result.write_texts(experiment.workdir)
     return Exit.DONE
@@ -135,7 +108,7 @@ def translate(options: argparse.Namespace) -> Exit:
     chunks = runtime.standard_input(options.chunk, longest)
     bad = BadLines()
     for output in translate_lines(translator, chunks, form, bad):
-        print(output, end="", flush=True)
+        runtime.output(output)
     if bad.count:
         print(f"transformer: {bad}", file=sys.stderr, flush=True)
     return Exit.ERROR if bad.of_the_model or (bad.count and options.strict) else Exit.DONE
@@ -146,10 +119,10 @@ def attention(options: argparse.Namespace) -> Exit:
     from transformer.inspection import inspect_sentence
 
     view = inspect_sentence(experiment, params, options.sentence, options.translation)
-    print(view.text())
+    _print(view.text())
     png = options.png or experiment.workdir / "attention.png"
     view.save_png(png)
-    print(png)
+    _print(str(png))
     return Exit.DONE
 
 
@@ -164,11 +137,11 @@ def params(options: argparse.Namespace) -> Exit:
             for name, (config, row) in table.items()
         ]
         as_json = json.dumps([row.as_dict() for row in rows], indent=2)
-        print(as_json if options.json else parameters.rows_table(rows))
+        _print(as_json if options.json else parameters.rows_table(rows))
         return Exit.DONE
     config = load_config(options.config, options.config_arguments)
     count = parameters.count(build_model(config.model), options.length)
-    print(json.dumps(count.as_dict(), indent=2) if options.json else count.table())
+    _print(json.dumps(count.as_dict(), indent=2) if options.json else count.table())
     return Exit.DONE
 
 
@@ -198,9 +171,9 @@ def verify(options: argparse.Namespace) -> Exit:
         said = cell.fault or (f"refuses: {cell.refused}" if cell.refused else "ok")
         print(f"{cell.backend}, {cell.use}, {cell.case}: {said}", file=sys.stderr, flush=True)
     if options.json:
-        print(json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1))
+        _print(json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1))
     else:
-        print((verdict.table if options.table else verdict.summary)(cells))
+        _print((verdict.table if options.table else verdict.summary)(cells))
     return Exit.ERROR if any(cell.fault for cell in cells) else Exit.DONE
 
 
@@ -237,159 +210,28 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
     runtime.prepare()
     from transformer.training import trained_parameters
 
-    chosen = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}
-    decoding = {name: value for name, value in chosen.items() if value is not None}
+    all_of = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}
+    chosen = {name: value for name, value in all_of.items() if value is not None}
     here = {  # these devices and what serves on them, not those it was trained on
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
         "model": {"attention": {"backend": "auto"}},
     }
-    experiment = Experiment.open(options.workdir, decoding=decoding, **here)
+    experiment = Experiment.open(options.workdir, **here)
+    try:
+        decoding = dataclasses.replace(experiment.config.decoding, **chosen)
+        config = dataclasses.replace(experiment.config, decoding=decoding)
+    except UserError as error:
+        named = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+        raise UserError(f"{' '.join(named)}: {error}") from error
+    experiment = Experiment(config, options.workdir)
     return experiment, *trained_parameters(experiment, options.checkpoint)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="transformer",
-        description="Trains, evaluates and looks into sequence-to-sequence models.",
-        epilog="`transformer COMMAND --help` says more. The README shows a whole session.",
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def command(
-        run: Callable[[argparse.Namespace], Exit], summary: str, epilog: str = ""
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            run.__name__,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    sub = command(train, "train an experiment, or go on with one", CONFIG_HELP + EXIT_HELP)
-    _add_config(sub)
-    sub.add_argument(
-        "--workdir",
-        type=local_path,
-        help="the run's directory: made where it is not there, gone on with where it is "
-        "(default: runs/NAME, NAME being config.name or a hash of the configuration)",
-    )
-
-    sub = command(evaluate, "score a run on a split of its corpus")
-    _add_run(sub)
-    sub.add_argument("--split", choices=("test", "dev"), default="test", help="(default: test)")
-    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-    sub = command(
-        translate,
-        "translate standard input, a sentence a line, to standard output",
-        TRANSLATE_HELP,
-    )
-    _add_run(sub)
-    sub.add_argument("--scores", action="store_true", help="a column of them: SCORE<tab>TEXT")
-    formats = ("plain", "indexed", "moses")
-    sub.add_argument("--format", choices=formats, default="plain", help="see below")
-    sub.add_argument("--strict", action="store_true", help="exit code 1 where a line is bad")
-    sub.add_argument(
-        "--chunk",
-        type=_positive,
-        default=1_000,
-        help="lines read before any is written (default: 1000)",
-    )
-
-    sub = command(attention, "show which source words each target word attends to")
-    _add_run(sub)
-    sub.add_argument("sentence", help="a source sentence")
-    sub.add_argument("--translation", help="attend from this target (default: the model's own)")
-    sub.add_argument("--png", type=local_path, help="the picture (default: WORKDIR/attention.png)")
-
-    sub = command(
-        verify, "hold each attention backend to the reference, on this machine", CONFIG_HELP
-    )
-    _add_config(sub)
-    sub.add_argument("--length", type=_positive, help="positions (default: data.max_length)")
-    sub.add_argument(
-        "--backends",
-        type=lambda names: names.split(","),
-        help=f"separated by commas (default: {','.join(VERIFIED)}, and the configuration's)",
-    )
-    sub.add_argument("--table", action="store_true", help="print every error, in Markdown")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command(
-        compare,
-        "train and measure several experiments side by side, and write a report",
-        CONFIG_HELP.replace("casa_roja", "compare")
-        .replace(":smoke", ":small")
-        .replace("model.d_model=256", "budget=flops")
-        .replace("base.py", "compare.py")
-        + EXIT_HELP,
-    )
-    _add_config(sub)
-    sub.add_argument(
-        "--workdir",
-        type=local_path,
-        default=Path("runs/compare"),
-        help="made where it is not there, gone on with where it is (default: runs/compare)",
-    )
-
-    sub = command(
-        table3, "fill AIAYN's Table 3, or another's rows, on your data and budget", EXIT_HELP
-    )
-    sub.add_argument(
-        "--config",
-        required=True,
-        metavar="FILE:all",
-        help="experiments/table3.py:all, experiments/modern.py:all",
-    )
-    sub.add_argument(
-        "--scale",
-        default="",
-        help="a variant behind each row, such as tiny (default: the paper's)",
-    )
-    sub.add_argument("--seeds", type=_positive, default=2, help="of each row (default: 2)")
-    sub.add_argument(
-        "--workdir",
-        type=local_path,
-        default=Path("runs/table3"),
-        help="made where it is not there, gone on with where it is (default: runs/table3)",
-    )
-
-    sub = command(params, "count an experiment's parameters and FLOPs", CONFIG_HELP)
-    _add_config(sub)
-    sub.add_argument("--length", type=_positive, default=32, help="tokens a sentence (default: 32)")
-    sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser
+def _print(text: str) -> None:
+    runtime.output(f"{text}\n")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="see below")
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=local_path, required=True, help="the run's directory")
-    parser.add_argument(
-        "--checkpoint",
-        default="average",
-        help="average (of the last ones, as configured) | last | best | a step (default: average)",
-    )
-    parser.add_argument("--beam", type=int, help="beam width, 1 = greedy (default: the run's)")
-    parser.add_argument(
-        "--alpha", type=float, help="length penalty's exponent (default: the run's)"
-    )
-    parser.add_argument("--n-best", type=int, help="translations a sentence (default: the run's)")
-    parser.add_argument("--weights", help="float | int8 (default: the run's)")
-
+COMMANDS = (train, evaluate, translate, attention, verify, compare, table3, params)
 
 if __name__ == "__main__":
     console()

@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import operator
+import os
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -53,13 +54,13 @@ ROWS = 64  # of embeddings: a multiple that a mesh can split
 class Experiment:
     """One configuration in one run directory. Each part is made when it is first asked for."""
 
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(self, config: Config, workdir: str | os.PathLike[str]):
         self.config = config
-        self.workdir = workdir
+        self.workdir = files.local_path(workdir)
         self._fingerprints: dict[str, str] = {}
 
     @classmethod
-    def open(cls, workdir: Path, **changes: Any) -> "Experiment":
+    def open(cls, workdir: str | os.PathLike[str], **changes: Any) -> "Experiment":
         """The experiment of an existing run directory.
 
         Args:
@@ -67,16 +68,19 @@ class Experiment:
             changes: configuration keys to change, as nested mappings (`decoding={"beam": 1}`).
 
         Raises:
-            UserError: there is no run in that directory, or its configuration is damaged.
+            UserError: there is no run in that directory, its configuration is damaged, or a change
+                cannot work.
         """
+        folder = files.local_path(workdir)
+        tree = run_directory.read_config(folder)
         try:
-            return cls(from_dict(_merge(run_directory.read_config(workdir), changes)), workdir)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{workdir}/config.json is damaged ({error!r}): restore it") from error
+            from_dict(tree)
         except UserError as error:
-            if not (workdir / "config.json").exists():
-                raise
-            raise UserError(f"{workdir}/config.json: {error}") from error
+            raise UserError(
+                f"{folder}/config.json is damaged, or another version's ({error}): restore it, or "
+                "use the version that wrote it"
+            ) from error
+        return cls(from_dict(_merge(tree, changes)), folder)
 
     def claim(self) -> contextlib.AbstractContextManager[None]:
         """Makes the run directory this experiment's, and holds it; see `run_directory.claim`."""
@@ -369,5 +373,6 @@ def _corpus(config: DataConfig | PartConfig) -> Corpus:
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
     for key, value in changes.items():
-        merged[key] = _merge(tree[key], value) if isinstance(value, dict) else value
+        section = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        merged[key] = _merge(tree[key], value) if section else value
     return merged

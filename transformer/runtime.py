@@ -62,6 +62,32 @@ def say(message: bytes) -> None:
         os.close(nowhere)
 
 
+def output(text: str) -> None:
+    """Writes to standard output at once, so that what cannot be written is known here.
+
+    Raises:
+        OSError: it cannot be, and names standard output.
+    """
+    with naming("standard output"):
+        try:
+            print(text, end="", flush=True)
+        except OSError:
+            # What is left of it goes nowhere: when the process ends, it would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Has an OSError that names no file name this one: that of a write does not know its file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, what) from error
+
+
 def cache_dir(configured: str) -> Path:
     """Where derived data lives: as configured, or $XDG_CACHE_HOME/transformer, or ~/.cache/...
 

@@ -118,6 +118,22 @@ def test_another_models_checkpoint_is_refused(opened: Callable) -> None:
         opened(read_only=True).restore(other.abstract, 1)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "no space left on the disk): make room there"),
+        (OSError(122, "Disk quota exceeded"), "no space left on the disk): make room there"),
+        (OSError(13, "Permission denied"), "Permission denied): mend that"),
+        (ValueError("tensorstore: broken pipe"), "tensorstore: broken pipe): mend that"),
+    ],
+)
+def test_only_a_full_disk_wants_room(opened: Callable, error: Exception, told: str) -> None:
+    kept = opened()
+    with pytest.raises(UserError) as caught, kept._writing(7):
+        raise error
+    assert told in str(caught.value) and "older ones are whole" in str(caught.value)
+
+
 def test_patience_counts_evaluations_without_a_better_one() -> None:
     stopping = Stopping()
     for step, value in enumerate([3.0, 2.0, 2.5, 2.0, 2.1], start=1):

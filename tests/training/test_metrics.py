@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -307,3 +308,14 @@ def test_separators_in_a_sentence_end_no_line(tmp_path: Path) -> None:
         json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     assert metrics.read(tmp_path) == [line]
+
+
+def test_a_full_disk_is_named_by_the_file(tmp_path: Path) -> None:
+    """The error of a write knows none."""
+    full = mock.Mock(spec=io.TextIOWrapper)
+    full.name, full.write.side_effect = "runs/a/metrics.jsonl", OSError(28, "No space left")
+    with Metrics(tmp_path, step=0, total_steps=9, log_every=1) as record:
+        whole, record._file = record._file, full
+        with pytest.raises(OSError, match=r"No space left: 'runs/a/metrics\.jsonl'"):
+            record.event(1, "out of space")
+        record._file = whole

@@ -7,6 +7,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar, text
 
+from transformer import runtime
+
 
 class Board:
     """Appends to a folder's events, in a file of its own.
@@ -21,6 +23,7 @@ class Board:
 
     def __init__(self, folder: Path, first: int):
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = str(folder)
         # Of a relative path tensorboardX takes what stands before a colon for a bucket's scheme.
         self._events = EventsWriter(str(folder.absolute() / "events"))
         self._add(first, session_log=SessionLog(status=SessionLog.START))
@@ -32,10 +35,13 @@ class Board:
         self._add(step, summary=text(tag, markdown))
 
     def flush(self) -> None:
-        self._events.flush()
+        with runtime.naming(self._folder):
+            self._events.flush()
 
     def close(self) -> None:
-        self._events.close()
+        with runtime.naming(self._folder):
+            self._events.close()
 
     def _add(self, step: int, **content: object) -> None:
-        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+        with runtime.naming(self._folder):
+            self._events.write_event(Event(wall_time=time.time(), step=step, **content))

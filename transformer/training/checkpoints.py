@@ -280,12 +280,13 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             which = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
             reason = " ".join(self._reached.named(error).split())
+            remedy = "mend that"
             if "No space left" in reason or "Disk quota" in reason or "no space" in reason:
-                reason = "no space left on the disk"
+                reason, remedy = "no space left on the disk", "make room there"
             raise UserError(
                 f"{which}, or the one before, cannot be written to {self.directory} "
-                f"({reason[:200]}): make room there; the older ones are whole, and the same "
-                "command goes on from the newest"
+                f"({reason[:200]}): {remedy}; the older ones are whole, and the same command goes "
+                "on from the newest"
             ) from error
 
     def are_there(self, steps: list[int]) -> bool:
