@@ -3,9 +3,10 @@
     UPDATE_GOLDEN=1 tests/run tests/test_programs.py    writes tests/golden/programs anew
 
 The programs are as JAX hands them to a compiler (StableHLO), for a CPU's backends: the same on any
-machine. More work, more passes over an array, a transposition too many show here before anybody
-measures. A new text is legitimate where the model or the step was changed on purpose: say in the
-commit what grew and why. What a compiler for TPUs makes of a step is in tests/golden/tpu_aot.
+machine. Another JAX lowers otherwise: a text says whose it is, and elsewhere its test is skipped.
+More work, more passes over an array, a transposition too many show here before anybody measures. A
+new text is legitimate where the model or the step was changed on purpose: say in the commit what
+grew and why. What a compiler for TPUs makes of a step is in tests/golden/tpu_aot.
 
 A loop's body counts once, however often it runs; bytes are those of every operation by itself.
 """
@@ -32,6 +33,7 @@ from transformer.sharding import Layout
 
 FOLDER = Path(base.__file__).parent
 GOLDEN = Path(__file__).parent / "golden" / "programs"
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 COUNTED = (  # operations worth a line; all others are counted together
     "dot_general",
     "transpose",
@@ -110,7 +112,7 @@ def text(lowered: Any) -> str:
         **{name: counts.pop(name, 0) for name in COUNTED},
         "other operations": sum(counts.values()),
     }
-    return "".join(f"{name} = {value}\n" for name, value in lines.items())
+    return golden_text.OF_JAX + "".join(f"{name} = {value}\n" for name, value in lines.items())
 
 
 @pytest.mark.optax
@@ -124,3 +126,12 @@ def test_a_program_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_golden_text_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*")} == {*PROGRAMS}
+
+
+def test_golden_texts_are_of_the_jax_that_ci_installs() -> None:
+    """Otherwise they would all be skipped there."""
+    pinned = re.search(r"^jax==(\S+)$", CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned
+    texts = [*GOLDEN.glob("*"), *GOLDEN.with_name("tpu_aot").glob("*")]
+    found = {path.read_text(encoding="utf-8").splitlines()[0] for path in texts}
+    assert found == {f"# of jax {pinned[1]}"}

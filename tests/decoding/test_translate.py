@@ -234,6 +234,9 @@ def test_output_has_at_most_the_source_and_the_extra_length():
         endless = Translator(Endless(NO_CONFIG), {}, Letters(), **{**OPTIONS, "beam": beam})
         found = endless.translate(["z", "zz", "z" * 9])
         assert texts(found) == [["a" * 6], ["a" * 7], ["a" * 14]]  # and </s>
+        options = {**OPTIONS, "beam": beam, "max_output_length": 8}
+        capped = Translator(Endless(NO_CONFIG), {}, Letters(), **options)
+        assert texts(capped.translate(["z", "zz", "z" * 9])) == [["a" * 6], ["a" * 7], ["a" * 7]]
 
 
 def test_a_translation_is_one_line():

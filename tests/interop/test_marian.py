@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from transformer.data.tokenizers import BOS, EOS, PAD
 from transformer.errors import UserError
 from transformer.interop import marian
+from transformer.interop.generation_keys import TABLE
 from transformer.models import build_model
 from transformer.models.parameters import abstract
 from transformer.sharding import Layout
@@ -151,7 +152,12 @@ def test_ids_there_and_back() -> None:
         embedding["output_bias"][ours_of], weights["final_logits_bias"][0]
     )
     assert embedding["output_bias"][BOS] == marian.NEVER
-    assert imported.decoding == {"beam": 2, "length_penalty": "power", "alpha": 0.5}
+    assert imported.decoding == {
+        "beam": 2,
+        "length_penalty": "power",
+        "alpha": 0.5,
+        "max_output_length": P,
+    }
     assert imported.max_length == P
 
 
@@ -174,11 +180,10 @@ def test_renormalised_logits_leave_the_padding_out() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_folder_is_read(tmp_path: Path, dtype: str) -> None:
     weights = {k: v.astype(jax.numpy.dtype(dtype)) for k, v in state().items()}
-    held = {"num_beams", "bad_words_ids"}
-    config = {k: v for k, v in CONFIG.items() if k not in held}
+    config = {k: v for k, v in CONFIG.items() if k not in TABLE}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "generation_config.json").write_text(
-        json.dumps({**{k: CONFIG[k] for k in held}, "length_penalty": None})
+        json.dumps({**{k: v for k, v in CONFIG.items() if k in TABLE}, "min_length": None})
     )
     save_file(weights, tmp_path / "model.safetensors")
     found, expected = marian.load(tmp_path), marian.convert(CONFIG, weights)
@@ -262,10 +267,10 @@ def test_a_folder_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match=r"config.json: No such file .* save_pretrained wrote"):
         marian.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json is not JSON"):
+    with pytest.raises(UserError, match=r"config.json is no JSON"):
         marian.load(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match=r"config.json holds a list, not an object"):
+    with pytest.raises(UserError, match=r"config.json holds list, not an object"):
         marian.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "d_model": 8}))
     with pytest.raises(UserError, match=r"model.safetensors: no such file; .* save_pretrained"):

@@ -88,6 +88,10 @@ def test_files_that_do_not_go_together(folder: Path) -> None:
     _, ours_of = mapped(folder)
     with pytest.raises(UserError, match=r"vocab.json: '<pad>' has the id \d+, and the model \d+ r"):
         Pieces(folder, ours_of[:-1])
+    for text in ('{"a":' * 100 + "1" + "}" * 100, "[" * 100_000 + "]" * 100_000):
+        (folder / "vocab.json").write_text(text)
+        with pytest.raises(UserError, match=r"vocab.json is nested too deeply; fetch it again"):
+            Pieces(folder, ours_of)
     (folder / "vocab.json").write_text("{}")
     with pytest.raises(UserError, match=r"vocab.json has no <unk>; fetch it again"):
         Pieces(folder, ours_of)

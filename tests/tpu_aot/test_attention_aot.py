@@ -9,7 +9,6 @@ however often the loop runs. Layers are one loop, hops of a ring another, the lo
 FLOPs and bytes are of the whole step.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from experiments import wmt14_en_de_big
+from tests import golden_text
 from transformer.config import from_dict
 from transformer.planning.compiled import Cost, peak_bytes
 from transformer.planning.hlo import Module
@@ -120,12 +120,7 @@ def test_collectives_are_those_of_the_mesh(compiled: Compiled) -> None:
 
 def test_it_costs_what_it_did(compiled: Compiled) -> None:
     path = GOLDEN / f"{compiled.case.name}.txt"
-    text = golden_text(compiled)
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    renew = "if that is meant: UPDATE_GOLDEN=1 tests/run -m tpu_aot, and look at the diff"
-    assert path.read_text() == text, f"the compiled step is another one than before; {renew}"
+    golden_text.compare(path, text(compiled), "-m tpu_aot")
 
 
 def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
@@ -137,12 +132,12 @@ def test_nothing_is_rematerialized_involuntarily(compiled: Compiled) -> None:
     assert not found, "\n".join(found)
 
 
-def golden_text(compiled: Compiled) -> str:
+def text(compiled: Compiled) -> str:
     case, program = compiled.case, compiled.program
     cost = Cost.of(program.text, case.sizes)
     mesh = " x ".join(f"{axis} {size}" for axis, size in case.mesh.items())
     changes = ", ".join(f"{key}={value}" for key, value in case.changes.items())
-    return "\n".join(
+    return golden_text.OF_JAX + "\n".join(
         [
             f"# {EXPERIMENT} on {case.topology}, {mesh}:",
             f"# {changes};",

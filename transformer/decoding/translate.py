@@ -81,6 +81,7 @@ class Translator:
         row_multiple: int,
         length_multiple: int,
         max_length: int,
+        max_output_length: int | None = None,
         weights: str = "float",
         jit: Callable[[Callable[..., Any]], Callable[..., Any]] = jax.jit,
         place: Callable[[Source], Source] = jax.device_put,
@@ -101,6 +102,8 @@ class Translator:
             row_multiple: rows of every batch are a multiple of this.
             length_multiple: and source lengths of this.
             max_length: source tokens that the model takes, `</s>` included.
+            max_output_length: output tokens at most, `</s>` included, whatever the source's length
+                and `extra_length`; None: these alone say.
             weights: `float`, or `int8` (models/int8.py): smaller, and on CPUs mostly faster.
             jit: compiles `search(params, source) -> Hypotheses`; the place to name shardings.
             place: puts a batch of NumPy arrays where the compiled search wants it.
@@ -118,6 +121,7 @@ class Translator:
         self._penalty = penalties.length_penalty(length_penalty, alpha)
         self._extra_length = extra_length
         self._max_length = max_length
+        self._max_output_length = max_output_length
         self._tokens_per_batch = tokens_per_batch
         self._row_multiple = row_multiple
         self._buckets = bucket_lengths(max_length, length_multiple)
@@ -199,6 +203,8 @@ class Translator:
         length = source.ids.shape[1] + self._extra_length
         lengths_B = jnp.sum(source.segments > 0, axis=1)
         max_lengths_B = jnp.where(lengths_B > 0, lengths_B + self._extra_length, 0)
+        if self._max_output_length is not None:  # of the limits: searches cap them at the length
+            length = min(length, self._max_output_length)
         model: Any = partial(self._model.apply, {"params": params})
         memory = model(source, method="encode")
         cache = model(memory, length, self._beam, method="init_cache")

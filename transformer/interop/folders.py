@@ -1,11 +1,11 @@
 """A folder as Hugging Face's `save_pretrained` writes it: JSON and safetensors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transformer import files
 from transformer.errors import UserError
 
 WEIGHTS = "model.safetensors"
@@ -18,16 +18,13 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: there is no such file, or no object in it.
     """
     try:
-        found = json.loads(path.read_bytes())
+        return files.read_json(path)
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; give a folder that save_pretrained wrote"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); fetch it again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}, not an object; fetch it again")
-    return found
+    except files.Damaged as error:
+        raise UserError(f"{path} {str(error).removeprefix('it ')}; fetch it again") from error
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:

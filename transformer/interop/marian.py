@@ -35,7 +35,14 @@ from transformer.config import ModelConfig
 from transformer.data.tokenizers import BOS, EOS, PAD
 from transformer.errors import UserError
 from transformer.interop.folders import read_json, read_weights
-from transformer.interop.marian_keys import Keys, ids_of, model_config
+from transformer.interop.generation_keys import CONFIG, GENERATION
+from transformer.interop.marian_keys import (
+    Keys,
+    decoding_of,
+    ids_of,
+    model_config,
+    never_the_padding,
+)
 
 # A table's name, and where there is none, that of one that is the same.
 SHARED = (
@@ -61,7 +68,8 @@ class Imported:
         theirs_of: int32 [V]; their id of each of ours: of PAD their padding, of BOS where their
             decoder starts.
         ours_of: int32 [V - 1]; our id of each of theirs.
-        decoding: `beam`, `length_penalty` and `alpha`, as `Translator` names them.
+        decoding: `beam`, `length_penalty`, `alpha` and `max_output_length`, as `Translator` names
+            them.
         max_length: positions that Marian takes, of source and of target.
     """
 
@@ -80,34 +88,40 @@ def load(folder: str | Path) -> Imported:
         UserError: a file is missing or damaged, or it is a model that we cannot be.
     """
     folder = Path(folder)
-    config, generation = read_json(folder / "config.json"), folder / "generation_config.json"
-    if generation.exists():
-        config |= {k: v for k, v in read_json(generation).items() if v is not None}
+    config, path = read_json(folder / CONFIG), folder / GENERATION
+    generation = read_json(path) if path.exists() else None
     weights = read_weights(folder)
     try:
-        return convert(config, weights)
+        return convert(config, weights, generation)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
 
 
-def convert(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Imported:
-    """The same of what is in memory.
+def convert(
+    config: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    generation: Mapping[str, Any] | None = None,
+) -> Imported:
+    """A model from what is in memory.
 
     Args:
-        config: the keys of config.json, and of generation_config.json.
+        config: the keys of config.json.
         weights: `MarianMTModel.state_dict()` as NumPy arrays of any float. Of tables that are one,
             one is enough.
+        generation: the keys of generation_config.json; None: it does not exist, and config.json
+            has those keys.
 
     Raises:
-        UserError: a key says what we cannot do, or a tensor is missing, unknown or of a shape that
-            the keys do not say.
+        UserError: a key says what we cannot do, or a tensor is missing, unknown, of a shape that
+            the keys do not say, or other than one that it is tied to.
     """
-    keys = Keys(config)
+    keys = Keys(config, generation)
     ours, theirs_of = model_config(keys), ids_of(keys)
     ours_of = np.empty(len(theirs_of) - 1, np.int32)
     ours_of[theirs_of[EOS:]] = np.arange(EOS, len(theirs_of))
     ours_of[theirs_of[PAD]] = PAD
     max_length = keys.whole("max_position_embeddings")
+    _refuse_torn_tables(keys, weights)
     tensors = _Tensors(weights, ours, max_length)
     params = {
         "embedding": _embedding(tensors, ours, theirs_of, bool(keys.said("renormalize_logits"))),
@@ -115,12 +129,9 @@ def convert(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Imp
         "decoder": _stack([tensors.layer("decoder", i) for i in range(ours.decoder_layers)]),
     }
     tensors.refuse_others()
-    decoding = {
-        "beam": keys.whole("num_beams"),
-        "length_penalty": "power",
-        "alpha": keys.number("length_penalty"),
-    }
-    return Imported(ours, params, theirs_of, ours_of, decoding, max_length)
+    padding_bias = np.float32(weights["final_logits_bias"][0, theirs_of[PAD]])
+    never_the_padding(keys, out_of_reach=bool(padding_bias <= NEVER))
+    return Imported(ours, params, theirs_of, ours_of, decoding_of(keys), max_length)
 
 
 class _Tensors:
@@ -133,7 +144,8 @@ class _Tensors:
         """A tensor that must have this shape, as float32."""
         if name not in self._left:
             raise UserError(f"the weights have no {name}, which config.json asks for")
-        found = self._left.pop(name)
+        # A table may be asked for twice: `refuse_others` knows it.
+        found = self._left[name] if name in SHARED else self._left.pop(name)
         if found.shape != shape:
             raise UserError(f"{name} has the shape {found.shape}; config.json says {shape}")
         return np.asarray(found, np.float32)
@@ -214,6 +226,26 @@ def _embedding(
     if c.tied == "none":
         tree["output_table"] = table("lm_head.weight")
     return tree
+
+
+def _refuse_torn_tables(keys: Keys, weights: Mapping[str, np.ndarray]) -> None:
+    """Refuses tables that the keys say are one and that are stored with different numbers.
+
+    Which of them counts is another thing in each release of transformers.
+    """
+    shared, target, source, output = SHARED
+    inputs, outputs = "share_encoder_decoder_embeddings", "tie_word_embeddings"
+    one = [shared, target, source] if keys.get(inputs) else [target]
+    if keys.get(outputs):
+        one.append(output)
+    first, *others = [name for name in one if name in weights] or [shared]
+    for name in others:
+        if not np.array_equal(weights[first], weights[name]):
+            raise UserError(
+                f"{first} and {name} differ, but {CONFIG} says that they are one "
+                f"({outputs if name == output else inputs}): load the model with transformers and "
+                "save what it takes"
+            )
 
 
 def _positions(length: int, width: int) -> Float[np.ndarray, "P D"]:

@@ -1,5 +1,6 @@
-"""What a MarianMTModel's config.json says, in our terms; what we cannot be is refused."""
+"""What a MarianMTModel's JSON files say, in our terms; what we cannot be or do is refused."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +9,10 @@ from jaxtyping import Int
 
 from transformer.config import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.errors import UserError
+from transformer.interop.generation_keys import CONFIG, GENERATION, TABLE, merged, unknown
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}  # ours by theirs
-DEFAULTS = {  # MarianConfig's, for what config.json may leave out
+DEFAULTS = {  # MarianConfig's and `generate`'s, for what may be left out
     "activation_function": "gelu",
     "scale_embedding": False,
     "share_encoder_decoder_embeddings": True,
@@ -25,24 +27,52 @@ FIXED = {  # what other values would mean, our Transformer has no part for; abse
     "normalize_before": False,
     "add_final_layer_norm": False,
     "static_position_embeddings": True,
+    "is_encoder_decoder": True,
+    "tie_encoder_decoder": False,
+    "pruned_heads": {},
+    "quantization_config": None,
 }
 EPSILON = 1e-5  # of torch.nn.LayerNorm
 
 
 class Keys:
-    """config.json, read with a reason for what is refused."""
+    """config.json and generation_config.json, read with a reason for what is refused."""
 
-    def __init__(self, config: Mapping[str, Any]):
-        self._config = {**DEFAULTS, **config}
+    def __init__(self, config: Mapping[str, Any], generation: Mapping[str, Any] | None = None):
+        """Refuses another kind of model, and what `generate` would do and we cannot.
+
+        Args:
+            config: the keys of config.json.
+            generation: of generation_config.json; None: there is no such file.
+        """
+        self._config = {**DEFAULTS, **merged(config, generation)}
+        self._elsewhere = generation is not None
         kind = config.get("model_type")
         if kind != "marian":
             raise UserError(f"model_type is {kind!r}; only marian's weights are read here")
         for key, value in FIXED.items():
             self.require(key, config.get(key, value) == value, f"{value} is all that we can do")
+        for key, value in unknown(generation).items():
+            raise UserError(
+                f"{GENERATION}: {key} is {value!r}; no transformers known here has such a key: "
+                "delete it if it changes no output"
+            )
+        for key, rule in TABLE.items():
+            value = self.said(key)
+            if value is None or rule.neutral is None or value in rule.neutral:
+                continue
+            if key == "early_stopping" and self.whole("num_beams") == 1:
+                continue
+            neutral = ", ".join(map(repr, rule.neutral)) + " or " * bool(rule.neutral)
+            self.require(key, False, f"{neutral}its absence is all that our searches do")
 
     def get(self, key: str) -> Any:
         if key not in self._config:
-            raise UserError(f"config.json has no {key}; fetch it again")
+            file = self._file(key)
+            why = (
+                "fetch it again" if file == CONFIG else f"{CONFIG}'s does not count: write it there"
+            )
+            raise UserError(f"{file} has no {key}; {why}")
         return self._config[key]
 
     def said(self, key: str) -> Any:
@@ -58,7 +88,7 @@ class Keys:
     def number(self, key: str) -> float:
         value = self.get(key)
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        self.require(key, good, "it must be a number")
+        self.require(key, good and math.isfinite(value), "it must be a number")
         return float(value)
 
     def same(self, key: str) -> int:
@@ -69,7 +99,10 @@ class Keys:
 
     def require(self, key: str, good: bool, why: str) -> None:
         if not good:
-            raise UserError(f"config.json: {key} is {self.said(key)!r}; {why}")
+            raise UserError(f"{self._file(key)}: {key} is {self.said(key)!r}; {why}")
+
+    def _file(self, key: str) -> str:
+        return GENERATION if self._elsewhere and key in TABLE else CONFIG
 
 
 def model_config(keys: Keys) -> ModelConfig:
@@ -149,9 +182,43 @@ def ids_of(keys: Keys) -> Int[np.ndarray, " V"]:
     for name, value in zip(names, special, strict=True):
         keys.require(name, value < size, f"the vocabulary has {size} rows")
     keys.require("eos_token_id", eos != pad, "the padding is the same")
-    for name, expected in (("forced_eos_token_id", eos), ("bad_words_ids", [[pad]])):
-        said = keys.said(name)
-        why = f"{expected} is all that our searches do"
-        keys.require(name, said in (None, expected), why)
+    forced = keys.said("forced_eos_token_id")
+    why = f"{eos} is all that our searches do: outputs at the limit end in it"
+    keys.require("forced_eos_token_id", forced == eos, why)
+    banned = keys.said("bad_words_ids")
+    why = f"{[[pad]]} is all that our searches do"
+    keys.require("bad_words_ids", banned in (None, [[pad]]), why)
     others = [i for i in range(size) if i not in (pad, eos)]
     return np.array([pad, start, eos, *others], np.int32)
+
+
+def never_the_padding(keys: Keys, out_of_reach: bool) -> None:
+    """Refuses a model that may say the padding, as none of our searches does.
+
+    Args:
+        keys: the model's.
+        out_of_reach: whether its own bias forbids the padding already.
+    """
+    said = keys.said("bad_words_ids") is not None
+    why = f"{[[keys.whole('pad_token_id', least=0)]]} is all that our searches do"
+    keys.require("bad_words_ids", said or out_of_reach, f"{why}: the padding is never said")
+
+
+def decoding_of(keys: Keys) -> dict[str, Any]:
+    """What the files say of searching, as `Translator` names it."""
+    return {
+        "beam": keys.whole("num_beams"),
+        "length_penalty": "power",
+        "alpha": keys.number("length_penalty"),
+        "max_output_length": _longest_output(keys),
+    }
+
+
+def _longest_output(keys: Keys) -> int:
+    """Tokens of an output at most, `</s>` included."""
+    positions = keys.whole("max_position_embeddings")
+    if keys.said("max_new_tokens") is not None:
+        return min(keys.whole("max_new_tokens"), positions)
+    if keys.said("max_length") is not None:
+        return min(keys.whole("max_length", least=2) - 1, positions)
+    return positions
