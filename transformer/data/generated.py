@@ -15,6 +15,12 @@ from transformer.data.pairs import Pair
 from transformer.data.treebank import orchard, penn
 from transformer.errors import UserError
 
+# As they were when they were imported, which is what makes the pairs.
+_CASA_ROJA = [*map(file_digest, sorted(Path(casa_roja.__file__).parent.glob("*.py")))]
+_RECALL = file_digest(recall.__file__)
+_ORCHARD = [file_digest(orchard.__file__), file_digest(orchard.lexicon.__file__)]
+_AGREEMENT = file_digest(agreement.__file__)
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -43,8 +49,7 @@ class CasaRoja(_Made):
             yield Pair(source, target)
 
     def fingerprint(self, split: str) -> str:
-        files = sorted(Path(casa_roja.__file__).parent.glob("*.py"))
-        return digest("casa_roja", split, self.size(split), *map(file_digest, files))
+        return digest("casa_roja", split, self.size(split), *_CASA_ROJA)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"casa_roja": f"{self.size(split):,} pairs of the grammar"}
@@ -73,8 +78,7 @@ class Recall(_Made):
             yield Pair(*recall.pair(self.task, split, index, **kind))
 
     def fingerprint(self, split: str) -> str:
-        version = file_digest(recall.__file__)
-        return digest("recall", split, self.size(split), self.task, self._kind(split), version)
+        return digest("recall", split, self.size(split), self.task, self._kind(split), _RECALL)
 
     def origins(self, split: str) -> dict[str, str]:
         blanks = ", ".join(map(str, self.distances))
@@ -99,8 +103,7 @@ class Orchard(_Made):
         yield from map(treebank.pair, orchard.trees(split, size))
 
     def fingerprint(self, split: str) -> str:
-        files = (orchard.__file__, orchard.lexicon.__file__)
-        return digest("orchard", split, self.size(split), penn.VERSION, *map(file_digest, files))
+        return digest("orchard", split, self.size(split), penn.VERSION, *_ORCHARD)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"orchard": f"{self.size(split):,} trees of the grammar"}
@@ -121,7 +124,7 @@ class Agreement(_Made):
 
     def fingerprint(self, split: str) -> str:
         grammar = CasaRoja(self.train_size, self.dev_size, self.test_size).fingerprint(split)
-        return digest("agreement", grammar, file_digest(agreement.__file__))
+        return digest("agreement", grammar, _AGREEMENT)
 
     def origins(self, split: str) -> dict[str, str]:
         return {"agreement": f"{self.size(split):,} sentences, right or wrong"}
