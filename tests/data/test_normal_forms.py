@@ -14,7 +14,9 @@ from transformer.data.tokenizers import train
 
 OPTIONS = {"kind": "bpe", "vocab_size": 307, "character_coverage": 1.0, "train_sentences": 1000}
 OPTIONS |= {"split_scripts": True}
-VIETNAMESE = "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền lợi."
+VIETNAMESE = (
+    "Cậu và tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền lợi."
+)
 
 
 def spellings(text: str) -> set[str]:
@@ -61,11 +63,12 @@ def test_any_spelling_of_any_text_has_the_same_ids(tokenizer: Tokenizer, text: s
 
 
 def test_training_sees_composed_text(tmp_path: Path) -> None:
+    """Also where marks are spelled in an order that a model's table does not hold."""
     models = []
-    for form in ("NFC", "NFD"):
-        text = unicodedata.normalize(form, VIETNAMESE)
-        train([Pair(text, text)] * 9, tmp_path / form, lowercase=False, **OPTIONS)
-        models.append((tmp_path / form).read_bytes())
+    for number, dotted in enumerate(("ậ", "\u00e2\u0323")):
+        text = VIETNAMESE.replace("ậ", dotted)
+        train([Pair(text, text)] * 9, tmp_path / str(number), lowercase=False, **OPTIONS)
+        models.append((tmp_path / str(number)).read_bytes())
     assert models[0] == models[1]
 
 

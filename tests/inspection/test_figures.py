@@ -108,11 +108,6 @@ def test_text_of_any_script_is_shown(tmp_path: Path) -> None:
     assert imread(tmp_path / "a.png").size
 
 
-def test_an_emoji_is_not_cut_behind_a_joiner() -> None:
-    family = "x" * 12 + "👩\u200d👩\u200d👧"
-    assert "\u200d…" not in attention_text(WEIGHTS_TS, ["a", "b", family], SOURCE)
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -232,4 +232,4 @@ def _fit(text: str, width: int) -> str:
         if cell_len(kept + character) > width - 1:
             break
         kept += character
-    return kept.rstrip("\u200d") + "…"
+    return kept + "…"
