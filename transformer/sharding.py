@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.experimental.mesh_utils import create_device_mesh
@@ -211,9 +212,13 @@ def constrain(x: Array, *axes: str | None) -> Array:
 def parameter(
     module: nn.Module, name: str, init: Callable, axes: Axes, shape: Sequence[int]
 ) -> Any:
-    """Creates (or reads) a float32 parameter; its logical axes go with it until it is unboxed."""
+    """Creates (or reads) a float32 parameter; its logical axes go with it until it is unboxed.
+
+    NumPy's arrays, as whoever calls a model outside of `jit` may give, are made JAX's.
+    """
     boxed = nn.with_logical_partitioning(init, tuple(axes))
-    return module.param(name, boxed, tuple(shape))
+    value = module.param(name, boxed, tuple(shape))
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
 
 
 # What a model's axes may be called; base.py gives each a rule.
