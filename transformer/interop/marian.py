@@ -17,9 +17,11 @@ starts from `decoder_start_token_id`, as a rule its padding. So our vocabulary h
 BOS's, with the vector that Marian starts from; a bias keeps it out of the softmax.
 
 Searches: greedy search says what `generate` says, and never the padding (Marian's `bad_words_ids`).
-Beam search may differ in two things (see decoding/beam.py): where a hypothesis ends, `generate`
-gives its place in the beam to the next candidate, and we to none; and an end that the limit of the
-length forces costs nothing there, and here what the model says.
+Beam search may differ in three things (see decoding/beam.py): where a hypothesis ends, `generate`
+gives its place in the beam to the next candidate, and we to none; an end that the limit of the
+length forces costs nothing there, and here what the model says; and with `early_stopping` false
+`generate` may stop while a live hypothesis could still win. Where the files name no `max_length`,
+a bare `generate()` stops at 20 tokens, and we do not.
 """
 
 from collections.abc import Mapping
@@ -243,8 +245,8 @@ def _refuse_torn_tables(keys: Keys, weights: Mapping[str, np.ndarray]) -> None:
         if not np.array_equal(weights[first], weights[name]):
             raise UserError(
                 f"{first} and {name} differ, but {CONFIG} says that they are one "
-                f"({outputs if name == output else inputs}): load the model with transformers and "
-                "save what it takes"
+                f"({outputs if name == output else inputs}): set that to false to have each table "
+                "as it is stored, or leave out the one that does not count"
             )
 
 
