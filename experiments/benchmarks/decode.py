@@ -31,6 +31,7 @@ The limit is derived in decode_model.py; its two rates are measured in the same 
 import argparse
 import contextlib
 import dataclasses
+import json
 import os
 import statistics
 import sys
@@ -50,7 +51,7 @@ from experiments.benchmarks.common import (
     record,
     seconds,
 )
-from experiments.benchmarks.decode_model import SIZES, Size, write_model
+from experiments.benchmarks.decode_model import SIZES, Size, weights, write_model
 from experiments.benchmarks.peers import Missing, Peer, environment
 from experiments.benchmarks.profiled import Recorded, milliseconds, show
 from transformer import runtime
@@ -114,8 +115,9 @@ class Contender:
 
 
 def ours(size: Size, folder: Path, name: str, beam: int) -> Contender:
-    """Compiled, and run once."""
-    imported, layout = marian.load(folder), Layout.single()
+    """Compiled, and run once. Imports what is in memory: `load` would need safetensors."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    imported, layout = marian.convert(config, weights(size)), Layout.single()
     recorded = Recorded(layout.jit)
     translator = Translator(
         build_model(imported.config),

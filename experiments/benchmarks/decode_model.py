@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 NEVER = -1e9
 SHARE = 0.3  # of what a sub-layer adds in what it is added to
@@ -130,6 +129,16 @@ def weights(size: Size) -> dict[str, np.ndarray]:
 
 
 def write_model(size: Size, folder: Path) -> None:
-    """As `MarianMTModel.save_pretrained` would."""
+    """As `MarianMTModel.save_pretrained` would: the package safetensors is not asked for."""
     (folder / "config.json").write_text(json.dumps(size.config), "utf-8")
-    save_file(weights(size), folder / "model.safetensors", {"format": "pt"})
+    tensors, end = weights(size), 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, x in tensors.items():
+        place = [end, end := end + x.nbytes]
+        header[name] = {"dtype": "F32", "shape": x.shape, "data_offsets": place}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for x in tensors.values():
+            file.write(x.astype("<f4").tobytes())

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from experiments.benchmarks import decode
 from experiments.benchmarks.decode import Contender, measure
@@ -72,6 +75,12 @@ def test_ours_alone_is_measured_drawn_and_recorded(
     assert "rounding of activations" not in rows[4, "ours"]["where"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "beam 4  ours" in capsys.readouterr().out
+
+
+def test_the_model_is_written_as_safetensors_reads_it(tmp_path: Path) -> None:
+    write_model(TINY, tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, found, weights(TINY))
 
 
 def test_every_sentence_goes_on_to_the_limit(tmp_path: Path) -> None:

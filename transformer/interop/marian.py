@@ -233,13 +233,14 @@ def _embedding(
 def _refuse_torn_tables(keys: Keys, weights: Mapping[str, np.ndarray]) -> None:
     """Refuses tables that the keys say are one and that are stored with different numbers.
 
-    Which of them counts is another thing in each release of transformers.
+    Which of them counts is another thing in each release of transformers. Without
+    tie_word_embeddings none are one, whatever else is said: release 5 takes each as it is stored.
     """
     shared, target, source, output = SHARED
     inputs, outputs = "share_encoder_decoder_embeddings", "tie_word_embeddings"
-    one = [shared, target, source] if keys.get(inputs) else [target]
-    if keys.get(outputs):
-        one.append(output)
+    if not keys.get(outputs):
+        return
+    one = [shared, target, source, output] if keys.get(inputs) else [target, output]
     first, *others = [name for name in one if name in weights] or [shared]
     for name in others:
         if not np.array_equal(weights[first], weights[name]):
