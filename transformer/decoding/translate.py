@@ -20,7 +20,7 @@ from jaxtyping import Array, Int
 
 from transformer.batch import Source
 from transformer.data.tokenizers import BOS, EOS, PAD
-from transformer.decoding import penalties
+from transformer.decoding import memory, penalties
 from transformer.decoding.beam import beam_search
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.search import Hypotheses
@@ -126,7 +126,8 @@ class Translator:
         self._row_multiple = row_multiple
         self._buckets = bucket_lengths(max_length, length_multiple)
         self._place = place
-        self._search = jit(self._search_batch)
+        self._jit, self._search = jit, jit(self._search_batch)
+        self._fitting: set[tuple[int, int]] = set()  # shapes that memory may hold
         self.params = params
 
     @property
@@ -136,7 +137,48 @@ class Translator:
 
     @params.setter
     def params(self, params: Any) -> None:
-        self._params = jax.jit(quantized)(params) if self._weights == "int8" else params
+        if self._weights == "int8":
+            shapes = isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct)
+            params = jax.eval_shape(quantized, params) if shapes else jax.jit(quantized)(params)
+        self._params = params
+
+    def refuse_too_large(self, lengths: Sequence[int]) -> None:
+        """Refuses to translate sentences of these many tokens where no memory can hold that.
+
+        Raises:
+            UserError: names the keys, what they take at least, and what there is.
+        """
+        for _, shape in self._batches(dict(enumerate(lengths))):
+            self._refuse_too_large(*shape)
+
+    def _refuse_too_large(self, rows: int, length: int) -> None:
+        positions = rows * self._beam * self._longest(length)
+        if positions <= memory.SMALL or (rows, length) in self._fitting:
+            return
+
+        def first_step(params: Any, source: Source) -> tuple[list[Array], Array]:
+            model, cache = self._begin(params, source)
+            tokens_BW = jnp.zeros((rows, self._beam), jnp.int32)
+            hidden_BWD, cache = model(tokens_BW, cache, method="step")
+            return jax.tree.leaves(cache), model(hidden_BWD, method="logits")
+
+        source = self._place(_pad([], (rows, length)))
+        cache, logits = jax.eval_shape(self._jit(first_step), self.params, source)
+        needed = memory.least_bytes(cache, logits, self._beam)
+        memory.refuse_too_large(needed, rows, length, self._beam, self._extra_length)
+        self._fitting.add((rows, length))
+
+    def _begin(self, params: Any, source: Source) -> tuple[Any, Cache]:
+        """The model's calls with these parameters, and the cache that a search begins with."""
+        model: Any = partial(self._model.apply, {"params": params})
+        encoded = model(source, method="encode")
+        length = self._longest(source.ids.shape[1])
+        return model, model(encoded, length, self._beam, method="init_cache")
+
+    def _longest(self, length: int) -> int:
+        """Tokens of an output at most, of sources padded to a length."""
+        longest = length + self._extra_length
+        return longest if self._max_output_length is None else min(longest, self._max_output_length)
 
     def translate(
         self, sentences: Sequence[str], *, first_line: int = 1
@@ -190,6 +232,7 @@ class Translator:
                 results[i] = found or NOT_FINITE
 
         for rows, shape in self._batches({i: len(ids) for i, ids in searched.items()}):
+            self._refuse_too_large(*shape)
             source = self._place(_pad([searched[i] for i in rows], shape))
             running.append((rows, self._search(self.params, source)))
             if len(running) > 1:  # the device is at work on this batch while the last one is read
@@ -200,14 +243,10 @@ class Translator:
 
     def _search_batch(self, params: Any, source: Source) -> Hypotheses:
         """What is compiled, once per shape [B, S] of the source."""
-        length = source.ids.shape[1] + self._extra_length
+        length = self._longest(source.ids.shape[1])
         lengths_B = jnp.sum(source.segments > 0, axis=1)
         max_lengths_B = jnp.where(lengths_B > 0, lengths_B + self._extra_length, 0)
-        if self._max_output_length is not None:  # of the limits: searches cap them at the length
-            length = min(length, self._max_output_length)
-        model: Any = partial(self._model.apply, {"params": params})
-        memory = model(source, method="encode")
-        cache = model(memory, length, self._beam, method="init_cache")
+        model, cache = self._begin(params, source)
 
         def step(tokens_BW: Int[Array, "B W"], cache: Cache) -> tuple[Array, Cache]:
             hidden_BWD, cache = model(tokens_BW, cache, method="step")

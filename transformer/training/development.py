@@ -43,6 +43,7 @@ class Development:
                 experiment, lambda: (target for _, target in self._pairs)
             )
         self._translator: Any = None
+        self._refuse_too_large()
 
     def __call__(self, params: Any) -> tuple[dict[str, float], list[Sample]]:
         """Values by name (`loss`, and `bleu` where configured), and some translations."""
@@ -67,6 +68,15 @@ class Development:
             values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
         samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
         return values, samples[: training.eval_samples]
+
+    def _refuse_too_large(self) -> None:
+        """Before anything trains: the first evaluation may be hours away."""
+        training, lengths = self._experiment.config.training, self._experiment.store("dev").lengths
+        sources = lengths[:, 0] if training.eval_bleu else lengths[: training.eval_samples, 0]
+        if sources.size:
+            shapes = self._experiment.abstract_params
+            translator = open_translator(self._experiment, shapes, max_length=int(lengths.max()))
+            translator.refuse_too_large([n for n in sources.tolist() if n > 1])
 
     def _translate(self, params: Any, sources: list[str]) -> list[str]:
         if self._translator is None:
