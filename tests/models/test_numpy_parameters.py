@@ -21,7 +21,6 @@ from transformer.rng import Stream
 
 B, S, T, V = 2, 5, 4, 31
 BATCH = testing.random_batch(vocab_size=V, rows=B, source_length=S, target_length=T)
-DECODERS = [family for family in FAMILIES if family != "encoder"]
 
 
 def traced(
@@ -40,21 +39,22 @@ def traced(
         return jax.eval_shape(lambda batch: call(apply, batch), BATCH)
 
 
+def all_calls(apply: Any, batch: Batch) -> Any:
+    """Logits of a whole batch, and of one position of decoding."""
+    logits_BTV = apply(batch)
+    memory = apply(batch.source, method="encode")
+    cache = apply(memory, T, 2, method="init_cache")
+    hidden_BWD, _ = apply(jnp.full((B, 2), 3, jnp.int32), cache, method="step")
+    return logits_BTV, apply(hidden_BWD, method="logits")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_takes_numpy_parameters_outside_jit(family: str) -> None:
-    logits = traced(family, lambda apply, batch: apply(batch))
-    assert logits.shape == (B, T, V) and logits.dtype == np.float32
-
-
-@pytest.mark.parametrize("family", DECODERS)
-def test_decoding_takes_numpy_parameters_outside_jit(family: str) -> None:
-    def step(apply: Any, batch: Any) -> Any:
-        memory = apply(batch.source, method="encode")
-        cache = apply(memory, T, 2, method="init_cache")
-        hidden, _ = apply(jnp.full((B, 2), 3, jnp.int32), cache, method="step")
-        return apply(hidden, method="logits")
-
-    assert traced(family, step).shape == (B, 2, V)
+    if family == "encoder":  # it does not decode
+        assert traced(family, lambda apply, batch: apply(batch)).shape == (B, T, V)
+    else:
+        logits_BTV, next_BWV = traced(family, all_calls)
+        assert logits_BTV.shape == (B, T, V) and next_BWV.shape == (B, 2, V)
 
 
 def test_int8_takes_numpy_parameters_outside_jit() -> None:

@@ -16,12 +16,13 @@ Ids: ours are PAD, BOS, EOS, then all that are left of theirs, in their order. M
 starts from `decoder_start_token_id`, as a rule its padding. So our vocabulary has one row more,
 BOS's, with the vector that Marian starts from; a bias keeps it out of the softmax.
 
-Searches: greedy search says what `generate` says, and never the padding (Marian's `bad_words_ids`).
-Beam search may differ in three things (see decoding/beam.py): where a hypothesis ends, `generate`
-gives its place in the beam to the next candidate, and we to none; an end that the limit of the
-length forces costs nothing there, and here what the model says; and with `early_stopping` false
-`generate` may stop while a live hypothesis could still win. Where the files name no `max_length`,
-a bare `generate()` stops at 20 tokens, and we do not.
+Searches: what a model's files ask of `generate` is served or refused (generation_keys.py). Greedy
+search says what `generate` says, and never the padding (Marian's `bad_words_ids`). Beam search may
+differ in three things (see decoding/beam.py): where a hypothesis ends, `generate` gives its place
+in the beam to the next candidate, and we to none; an end that the limit of the length forces costs
+nothing there, and here what the model says; and with `early_stopping` false `generate` may stop
+while a live hypothesis could still win. Where the files name no `max_length`, a bare `generate()`
+stops at 20 tokens, and we do not.
 """
 
 from collections.abc import Mapping
