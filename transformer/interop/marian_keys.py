@@ -200,10 +200,9 @@ def never_the_padding(keys: Keys, out_of_reach: bool) -> None:
         out_of_reach: whether its own bias forbids the padding already.
     """
     said = keys.said("bad_words_ids") is not None
-    why = f"{[[keys.whole('pad_token_id', least=0)]]} is all that our searches do"
-    keys.require(
-        "bad_words_ids", said or out_of_reach, f"{why} (where that will do, write it there)"
-    )
+    pad = keys.whole("pad_token_id", least=0)
+    why = f"{[[pad]]} is all that our searches do (where that will do, write it there)"
+    keys.require("bad_words_ids", said or out_of_reach, why)
 
 
 def decoding_of(keys: Keys) -> dict[str, Any]:
