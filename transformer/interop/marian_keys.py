@@ -183,7 +183,7 @@ def ids_of(keys: Keys) -> Int[np.ndarray, " V"]:
         keys.require(name, value < size, f"the vocabulary has {size} rows")
     keys.require("eos_token_id", eos != pad, "the padding is the same")
     forced = keys.said("forced_eos_token_id")
-    why = f"{eos} is all that our searches do: outputs at the limit end in it (where they may, write that there)"
+    why = f"{eos} is all that our searches do, at the limit (where that will do, write it there)"
     keys.require("forced_eos_token_id", forced == eos, why)
     banned = keys.said("bad_words_ids")
     why = f"{[[pad]]} is all that our searches do"
