@@ -228,6 +228,12 @@ def test_tables_that_are_anothers_may_come_too() -> None:
         ({"forced_eos_token_id": 1}, "forced_eos_token_id is 1; 0 is all"),
         ({"bad_words_ids": [[36], [4]]}, r"bad_words_ids is \[\[36\], \[4\]\]; \[\[36\]\] is all"),
         ({"length_penalty": "much"}, "length_penalty is 'much'; it must be a number"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan; it must be a number"),
+        ({"length_penalty": 10**400}, "length_penalty is 1000.*; it must be a number"),
+        ({"is_encoder_decoder": False}, "is_encoder_decoder is False; True is all"),
+        ({"tie_encoder_decoder": True}, "tie_encoder_decoder is True; False is all"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads is .*; {} is all"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is .*; None is all"),
     ],
 )
 def test_keys_that_we_cannot_do(changes: dict[str, Any], message: str) -> None:

@@ -1,6 +1,5 @@
 """What a MarianMTModel's JSON files say, in our terms; what we cannot be or do is refused."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +32,7 @@ FIXED = {  # what other values would mean, our Transformer has no part for; abse
     "quantization_config": None,
 }
 EPSILON = 1e-5  # of torch.nn.LayerNorm
+LARGE = 1e6  # no exponent of a length, and no rate, comes near
 
 
 class Keys:
@@ -88,7 +88,7 @@ class Keys:
     def number(self, key: str) -> float:
         value = self.get(key)
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        self.require(key, good and math.isfinite(value), "it must be a number")
+        self.require(key, good and abs(value) < LARGE, "it must be a number, and not a huge one")
         return float(value)
 
     def same(self, key: str) -> int:
@@ -183,7 +183,7 @@ def ids_of(keys: Keys) -> Int[np.ndarray, " V"]:
         keys.require(name, value < size, f"the vocabulary has {size} rows")
     keys.require("eos_token_id", eos != pad, "the padding is the same")
     forced = keys.said("forced_eos_token_id")
-    why = f"{eos} is all that our searches do: outputs at the limit end in it"
+    why = f"{eos} is all that our searches do, at the limit (where that will do, write it there)"
     keys.require("forced_eos_token_id", forced == eos, why)
     banned = keys.said("bad_words_ids")
     why = f"{[[pad]]} is all that our searches do"
@@ -200,8 +200,9 @@ def never_the_padding(keys: Keys, out_of_reach: bool) -> None:
         out_of_reach: whether its own bias forbids the padding already.
     """
     said = keys.said("bad_words_ids") is not None
-    why = f"{[[keys.whole('pad_token_id', least=0)]]} is all that our searches do"
-    keys.require("bad_words_ids", said or out_of_reach, f"{why}: the padding is never said")
+    pad = keys.whole("pad_token_id", least=0)
+    why = f"{[[pad]]} is all that our searches do (where that will do, write it there)"
+    keys.require("bad_words_ids", said or out_of_reach, why)
 
 
 def decoding_of(keys: Keys) -> dict[str, Any]:
