@@ -68,5 +68,5 @@ def test_builders_of_the_same_stores_do_not_disturb_each_other(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_six_builders_open_nine_hundred_times(tmp_path: Path) -> None:
-    race(tmp_path, builders=6, opens=900)
+def test_six_builders_open_often(tmp_path: Path) -> None:
+    race(tmp_path, builders=6, opens=300)

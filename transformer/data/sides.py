@@ -44,7 +44,7 @@ def _check_files(corpus: Text, split: str) -> None:
         getattr(corpus, f"{split}_source"),
         getattr(corpus, f"{split}_target"),
     )
-    if not all(map(_is_file, paths)):  # which whoever reads them will say
+    if not all(map(_has_text, paths)):  # which whoever reads them will say
         return
     if same := _are_one(source, target):
         raise UserError(
@@ -69,8 +69,10 @@ def _are_one(source: str, target: str) -> str:
     return "files of equal content" if filecmp.cmp(source, target, shallow=False) else ""
 
 
-def _is_file(path: str) -> bool:
+def _has_text(path: str) -> bool:
+    """Whether it is a file that can be read and has anything in it."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.R_OK)
+        status = os.stat(path)
+        return stat.S_ISREG(status.st_mode) and status.st_size > 0 and os.access(path, os.R_OK)
     except (OSError, ValueError):
         return False
