@@ -161,9 +161,9 @@ def test_a_changed_corpus_is_refused(cache: Path, tmp_path: Path) -> None:
     """Other text under the same names; the same text elsewhere is the same."""
     workdir = tmp_path / "run"
     arguments = [f"--config.training.{key}" for key in ("steps=2", "eval_every=0", "log_every=1")]
-    for side in ("source", "target"):
-        (tmp_path / side).write_text("uno dos tres\n" * 40)
-        (tmp_path / f"moved_{side}").write_text("uno dos tres\n" * 40)
+    for side, line in (("source", "uno dos tres\n"), ("target", "one two three\n")):
+        (tmp_path / side).write_text(line * 40)
+        (tmp_path / f"moved_{side}").write_text(line * 40)
 
     def again(prefix: str, *more: str) -> tuple[int, str, str]:
         files = [
