@@ -115,8 +115,8 @@ def test_a_process_that_fails_ends_all_with_its_reason(
     cache: Path, tmp_path: Path, failing: int
 ) -> None:
     """The one has no source file, which it finds out when all are on their way."""
-    for name in "ab":
-        (tmp_path / name).write_text("uno dos\n" * 40, encoding="utf-8")
+    for name, line in (("a", "uno dos\n"), ("b", "one two\n")):
+        (tmp_path / name).write_text(line * 40, encoding="utf-8")
     text = ("--config.data.source=text", f"--config.data.text.train_target={tmp_path}/b")
     told = [
         (

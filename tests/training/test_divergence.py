@@ -195,6 +195,7 @@ def test_a_fault_in_the_data(cache: Path, tmp_path: Path) -> None:
     files = [f"--config.data.text.train_{side}={tmp_path}/{side}" for side in ("source", "target")]
     code, _, errors = run(
         *("train", TINY, f"--workdir={workdir}", "--config.data.source=text", *files),
+        "--config.data.side=source",  # both sides are one text
         *("--config.training.steps=150", "--config.training.eval_every=0"),
         *("--config.checkpoints.every=25", "--config.optimizer.schedule_options.scale=0.1"),
         *("--config.model.dropout=0.0", "--config.divergence.action=go_back"),
