@@ -31,7 +31,7 @@ from transformer.nested import differences, value_at
 log = logging.getLogger(__name__)
 
 FAILURE, LEFT = "transformer/failure", "transformer/left"  # keys of the store
-FAREWELL = 10.0  # seconds that process 0 waits for the others to read why the run ends
+FAREWELL = 30.0  # seconds that process 0 waits for the others to read why the run ends
 EVERY = 0.5  # seconds between two looks for another process's failure
 SAID = 5.0  # seconds after which it is said what is waited for
 A_DAY = 86_400.0
