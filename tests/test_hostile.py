@@ -207,7 +207,7 @@ def test_a_text_of_any_bytes_is_a_line_a_pair_or_refused(
             assert error_line(errors)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("HOSTILE_CASES" not in os.environ, reason="minutes: by hand")
 def test_paths_through_a_shell(tmp_path: Path) -> None:
     """A real shell, real processes, real training: 20 names."""
     odd = [

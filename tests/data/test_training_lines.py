@@ -1,5 +1,6 @@
 """SentencePiece's trainer sees all of the text."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_text_of_long_lines_alone_is_trained_on(tmp_path: Path) -> None:
     assert {"b", "x", "w"} <= pieces(pairs, tmp_path / "m")
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("LARGE_TEXT" not in os.environ, reason="minutes: by hand")
 def test_the_rarest_letter_of_a_large_text_has_a_piece(tmp_path: Path) -> None:
     line = "ab " * 1300
     pairs = [Pair(line, line)] * 5_000 + [Pair("ω ab", "ab")]
