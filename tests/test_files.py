@@ -24,19 +24,20 @@ def test_what_breaks_off_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
-    """Whatever it was writing; what a living one is at work on stays, however old it looks."""
-    killed = [tmp_path / f".file[1].json.{1:032x}", tmp_path / f".other.{2:032x}"]
-    held, new = tmp_path / f".file[1].json.{3:032x}", tmp_path / f".other.{4:032x}"
-    killed[1].mkdir()
-    for path in (killed[0], killed[1] / "content", held, new):
+    """Of that path alone: what else looks like it may be anybody's; what is held stays."""
+    killed, held = (tmp_path / f".file[1].json.{number:032x}" for number in (1, 3))
+    others = [tmp_path / f".notes.{2:032x}", tmp_path / f".album.{4:032x}"]
+    others[1].mkdir()
+    for path in (killed, held, others[0], others[1] / "content"):
         path.touch()
     long_ago = time.time() - 2 * files.ABANDONED
-    for old in (*killed, held):
+    for old in (killed, held, *others):
         os.utime(old, (long_ago, long_ago))
     with held.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         files.write(tmp_path / "file[1].json", "content")
-    assert {*tmp_path.iterdir()} == {tmp_path / "file[1].json", held, new}
+    assert {*tmp_path.iterdir()} == {tmp_path / "file[1].json", held, *others}
+    assert (others[1] / "content").exists()
 
 
 def test_a_folder_that_is_being_built_is_swept_by_nobody(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class CheckedCache(CacheInterface):
     def __init__(self, folder: Path):
         self._path = folder
         folder.mkdir(parents=True, exist_ok=True)
+        files.sweep(folder)
 
     def get(self, key: str) -> bytes | None:
         """The program of this key; None where there is none, or a damaged one."""

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,14 +78,14 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     """Opens a file to be written, which takes its name and its place only when it is complete.
 
     Its content is on disk before its name is, and the name when this returns. Any number of
-    processes may write one path: the last one counts. What killed ones left is deleted.
+    processes may write one path: the last one counts. What killed writers of it left is deleted.
 
     Raises:
         OSError: it cannot be written, and names the path; what stood there stands there still.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
+        _discard_dead(leftovers(path))  # of this path alone: the folder may be anybody's
         unfinished = _unfinished(path)
         try:
             with open(unfinished, "xb") as file:
@@ -131,11 +131,16 @@ def building(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what processes that are dead left unfinished in a folder."""
+    """Deletes what dead processes left unfinished in a folder of a cache, all of it ours."""
     with contextlib.suppress(OSError):
-        for left in [path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)]:
-            if _is_dead(left):
-                discard(left)
+        _discard_dead(path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name))
+
+
+def _discard_dead(unfinished: Iterable[Path]) -> None:
+    for path in list(unfinished):
+        with contextlib.suppress(OSError):  # another process was quicker
+            if _is_dead(path):
+                discard(path)
 
 
 def discard(path: Path) -> None:
