@@ -1,5 +1,6 @@
 """A search that no memory can hold is refused before it begins; nothing else is."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +84,17 @@ def test_a_beam_that_does_not_fit_is_refused_before_anything_is_searched(
                 subject.refuse_too_large([3])
             assert "_search_batch" not in compiled
         else:
+            monkeypatch.setattr(memory, "bytes_of", lambda program: needed + 1)
+            with pytest.raises(UserError, match=r"decoding.extra_length=1000 take at least"):
+                subject.refuse_too_large([3])
+            monkeypatch.setattr(memory, "bytes_of", lambda program: needed)
             subject.refuse_too_large([3])
             assert len(subject.translate(["ab"])[0]) == 1
+
+
+def test_memory_that_runs_out_all_the_same_is_one_line() -> None:
+    line = re.escape("out of memory with decoding.beam=9")
+    with pytest.raises(UserError, match=line), memory.said_in_one_line(9, 50):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 2")
+    with pytest.raises(jax.errors.JaxRuntimeError), memory.said_in_one_line(9, 50):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

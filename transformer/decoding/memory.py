@@ -1,5 +1,6 @@
 """Whether a search fits: the least memory that it takes, and the most that there is."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def least_bytes(cache: Any, logits: Any, beam: int) -> int:
     return sum(arrays) + copied + logits.size * logits.dtype.itemsize
 
 
+def bytes_of(program: Any) -> int:
+    """What a compiled program works with on all devices; 0 where it does not say."""
+    analysis = program.memory_analysis()
+    return analysis.temp_size_in_bytes * jax.device_count() if analysis else 0
+
+
 def refuse_too_large(needed: int, rows: int, length: int, beam: int, extra_length: int) -> None:
     """Refuses a search that cannot fit into all memory that there is.
 
@@ -40,6 +47,20 @@ def refuse_too_large(needed: int, rows: int, length: int, beam: int, extra_lengt
             f"{needed / GIB:,.1f} GiB for {rows} sentences of {length} tokens, and there are "
             f"{there / GIB:,.1f} GiB: set them, or decoding.tokens_per_batch, lower"
         )
+
+
+@contextlib.contextmanager
+def said_in_one_line(beam: int, extra_length: int) -> Iterator[None]:
+    """Raises UserError where a device runs out of memory all the same."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"the search runs out of memory with decoding.beam={beam} and decoding.extra_length="
+            f"{extra_length}: set them, or decoding.tokens_per_batch, lower"
+        ) from error
 
 
 def available_bytes() -> int | None:

@@ -164,9 +164,22 @@ class Translator:
 
         source = self._place(_pad([], (rows, length)))
         cache, logits = jax.eval_shape(self._jit(first_step), self.params, source)
-        needed = memory.least_bytes(cache, logits, self._beam)
-        memory.refuse_too_large(needed, rows, length, self._beam, self._extra_length)
+        sizes = (rows, length, self._beam, self._extra_length)
+        memory.refuse_too_large(memory.least_bytes(cache, logits, self._beam), *sizes)
+        if program := self._compiled(source):
+            memory.refuse_too_large(memory.bytes_of(program), *sizes)
         self._fitting.add((rows, length))
+
+    def _compiled(self, source: Source) -> Any:
+        """The search's program for sources of this shape; None where the jit hook makes none."""
+        arrays, structure = jax.tree.flatten(source)
+
+        def search(params: Any, *arrays: Array) -> Hypotheses:
+            return self._search_batch(params, jax.tree.unflatten(structure, arrays))
+
+        search.__name__ = self._search_batch.__name__  # one entry in the compilation cache
+        lower = getattr(self._jit(search), "lower", None)
+        return lower(self.params, *arrays).compile() if lower else None
 
     def _begin(self, params: Any, source: Source) -> tuple[Any, Cache]:
         """The model's calls with these parameters, and the cache that a search begins with."""
@@ -197,14 +210,14 @@ class Translator:
         """
         sources = self._sources(sentences)
         _refuse_bad(sources, first_line)
-        results = self._search_all(sources)
+        results = self._results(sources)
         return _refuse_bad(results, first_line)
 
     def translate_each(
         self, sentences: Sequence[str | BadLine]
     ) -> list[list[Translation] | BadLine]:
         """What `translate` gives, or why a sentence has none: a bad one costs only itself."""
-        return self._search_all(self._sources(sentences))
+        return self._results(self._sources(sentences))
 
     def _sources(self, sentences: Sequence[str | BadLine]) -> list[list[int] | BadLine]:
         """The ids of each sentence with EOS; none where it has no token."""
@@ -220,6 +233,10 @@ class Translator:
             elif ids:
                 sources[i] = [*ids, EOS]
         return sources
+
+    def _results(self, sources: list[list[int] | BadLine]) -> list[list[Translation] | BadLine]:
+        with memory.said_in_one_line(self._beam, self._extra_length):
+            return self._search_all(sources)
 
     def _search_all(self, sources: list[list[int] | BadLine]) -> list[list[Translation] | BadLine]:
         results = [x if isinstance(x, BadLine) else [_EMPTY] for x in sources]
