@@ -338,29 +338,6 @@ def test_an_option_that_cannot_work_is_named(
     assert line.startswith(message) and "config.json" not in line
 
 
-@pytest.mark.parametrize("text", ["0", "two", "1.5", "-1", "", "9" * 5_000])
-def test_a_number_of_lines_is_above_0(text: str, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main(["translate", "--workdir=nowhere", f"--chunk={text}"])
-    errors = capsys.readouterr().err
-    assert "--chunk: " in errors and "is no whole number above 0" in errors
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_standard_output_is_named() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "transformer",
-        "params",
-        f"--config={ROOT}/experiments/base.py",
-    ]
-    with open("/dev/full", "w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert ended.returncode == 1
-    assert error_line(ended.stderr) == "[Errno 28] No space left on device: 'standard output'"
-
-
 def test_no_run_no_checkpoint_no_such_folder(
     trained: Path, refused: Callable, tmp_path: Path
 ) -> None:
