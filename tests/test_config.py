@@ -252,6 +252,8 @@ def test_a_value_may_stand_behind_its_key_and_items_may_come_one_by_one() -> Non
             ["optimizer.options.b1=0.5", "optimizer.options={'b2': 0.5}"],
             "replaces config.optimizer.options.b1, given before it",
         ),
+        (["optimizer.options={'a.b': 1}"], "all of it as a Python dict of names"),
+        (["optimizer.options={'a': {'b.c': 1}}"], "all of it as a Python dict of names"),
     ],
 )
 def test_a_value_that_its_key_cannot_take_is_one_line(changes: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.processes import ROOT
 from transformer import experiment_files
+from transformer.errors import UserError
 
 
 def place(folder: Path) -> Path:
@@ -57,3 +58,32 @@ def test_a_strangers_repository_above_a_file_is_not_run(
     else:
         monkeypatch.setattr(experiment_files, "_is_repository", lambda *_: False)
     assert experiment_files._repository_root(path) == ROOT
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.model.headz = 3", "line 4: unknown key 'headz': did you mean 'heads'?"),
+        ("config.model.nokey", "line 4: unknown key 'nokey': experiments/base.py has them all"),
+        ("config.data.mixture.a = 3", "line 4: unknown key 'a': experiments/base.py"),
+        ("config.training.steps = 1.5", "line 4: steps is '1.5'; it must be of type int"),
+        ("config.model = 3", "line 4: model is '3'; it must be of type ConfigDict"),
+        ("config.update({'model': {'q': 1}})", "line 4: unknown key 'q'"),
+        ("{}['mine']", "line 4: KeyError: 'mine'"),  # the file's own, no key of ours
+        ("raise ValueError", "line 4: ValueError"),
+        ("raise ValueError('two\\nlines')", "line 4: two lines"),
+        ("open('nowhere')", "line 4: FileNotFoundError: [Errno 2] No such file or directory"),
+        ("raise SystemExit", "line 4: SystemExit"),  # which was exit code 0, and nothing done
+        ("import faulty_neighbour", "line 4: ModuleNotFoundError"),
+    ],
+)
+def test_a_faulty_file_s_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "mine.py"
+    head = (
+        "from experiments import base\ndef get_config(variant=''):\n    config = base.get_config()"
+    )
+    path.write_text(f"{head}\n    {line}\n    return config\n")
+    with pytest.raises(UserError) as caught:
+        experiment_files.load_config(str(path), [])
+    assert str(caught.value).startswith(f"--config={path}: {message}")
+    assert "\n" not in str(caught.value)

@@ -1,9 +1,12 @@
 """Experiment files as the command line names them: FILE[:VARIANT], and changes by key."""
 
+import importlib.machinery
+import importlib.util
 import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,27 +55,33 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
 
 def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
     """As nested dicts, not looked at yet. Raises UserError, which names the argument."""
-    from absl import flags
-    from ml_collections import ConfigDict, config_flags
+    from ml_collections import ConfigDict
 
-    path = Path(argument.split(":")[0])
+    name, *variant = argument.split(":", 1)
+    path = Path(name)
     if not path.is_file():
         raise UserError(f"--config={argument}: there is no file {path}")
     root = _repository_root(path)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    values = flags.FlagValues()
-    command = ["transformer", f"--config={argument}"]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
     try:
-        values(command)
-    except Exception as error:  # whatever the file's own code raises, too
-        raise UserError(f"--config={argument}: {_last_line(error)}") from error
-    config = values["config"].value
+        config = _module(path).get_config(*variant)
+    except (Exception, SystemExit) as error:  # whatever the file's own code raises
+        raise UserError(f"--config={argument}: {_said(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
     override(config, overrides)
     return config.to_dict()
+
+
+def _module(path: Path) -> Any:
+    """An experiment file, run."""
+    name = "transformer_experiment"
+    loader = importlib.machinery.SourceFileLoader(name, str(path))
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=str(path))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def load_rows(
@@ -114,18 +123,36 @@ def load_rows(
     return table
 
 
-def _last_line(error: Exception) -> str:
-    """What went wrong, without the traceback that absl and ml_collections put before it."""
-    text = str(error.args[0] if error.args else error).strip() or type(error).__name__
-    if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
-        return f"unknown key {near[2]!r}: did you mean {near[1]!r}?"
-    if name := re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text):
-        return f"unknown key {name[1]!r}: experiments/base.py has them all"
-    if kind := re.search(r"override field '(\w+)'.*?\. (.*) is of .*casted to type (.*)$", text):
-        return f"{kind[1]} is {kind[2]!r}; it must be of {kind[3].strip('<>')}"
+def _said(error: BaseException, path: Path) -> str:
+    """What went wrong in an experiment file, and in which of its lines, as one line."""
+    text = str(error.args[0] if error.args else error).strip()
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {text}"
-    return text.split("\n")[-1]
+        elsewhere = "" if error.filename == str(path) else f"{error.filename}, "
+        return f"{elsewhere}line {error.lineno}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame.lineno for frame in frames if Path(frame.filename) == path]
+    where = f"line {ours[-1]}: " if ours else ""
+    if near := re.search(r'Did you mean "(.+?)" instead of "(.+?)"', text):
+        return f"{where}unknown key {near[2]!r}: did you mean {near[1]!r}?"
+    key = re.search(r'Key "(.*?)" does not exist', text)
+    if not key and isinstance(error, AttributeError | KeyError) and _of_a_section(frames):
+        key = re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text)
+    if key:
+        return (
+            f"{where}unknown key {key[1]!r}: experiments/base.py has them all (a section that "
+            "takes other keys is replaced as a whole, config.SECTION = ConfigDict({...}))"
+        )
+    if kind := re.search(r"override field '(\w+)'.*?\. (.*) is of .*casted to type (.*)$", text):
+        must = re.sub(r"^class '(.*\.)?|'$", "", kind[3].strip("<>"))
+        return f"{where}{kind[1]} is {kind[2]!r}; it must be of type {must}"
+    name = "" if type(error) in (ValueError, UserError) else type(error).__name__
+    said = ": ".join(filter(None, (name, " ".join(str(error).split()))))
+    return where + (said or type(error).__name__)
+
+
+def _of_a_section(frames: traceback.StackSummary) -> bool:
+    """Whether a ConfigDict raised it, and not the experiment file's own code."""
+    return bool(frames) and "ml_collections" in frames[-1].filename
 
 
 def _repository_root(path: Path) -> Path:

@@ -194,7 +194,11 @@ def get_config(variant=""):
             "",
             r":b: model.kv_heads is",
         ),
-        ('{"a": Row(None, {}), "b": Row(None, {"model.heads": "x"})}', "", r":b: heads is 'x'; it"),
+        (
+            '{"a": Row(None, {}), "b": Row(None, {"model.heads": "x"})}',
+            "",
+            r":b: line 10: heads is 'x'; it",
+        ),
         ('{"a": Row(None, {}), "b": Row(None, {"model.heads": 4})}', "smoke,b", r"b is a row of"),
     ],
 )

@@ -83,6 +83,14 @@ def _section(config: Any, parts: Sequence[str], shown: str) -> Any:
     return section
 
 
+def _are_names(section: Mapping[Any, Any]) -> bool:
+    """Whether a ConfigDict takes a section's keys, and those of sections below: names, no dots."""
+    below = (value for value in section.values() if isinstance(value, dict))
+    return all(isinstance(key, str) and "." not in key for key in section) and all(
+        map(_are_names, below)
+    )
+
+
 def _is_section(value: Any) -> bool:
     return isinstance(value, Mapping) or hasattr(value, "unlocked")
 
@@ -101,11 +109,13 @@ def _converted(present: Any, text: str, shown: str) -> Any:
     """A value like the present one. Raises UserError where the text is none."""
     if _is_section(present):
         value = _literal(text)
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        if isinstance(value, dict) and _are_names(value):
             return value
         keys = [*present.keys()]
         below = f"one of its keys, such as .{keys[0]}=VALUE" if keys else "its keys"
-        raise UserError(f"{shown}: it is a section: give {below}, or all of it as a Python dict")
+        raise UserError(
+            f"{shown}: it is a section: give {below}, or all of it as a Python dict of names"
+        )
     for kind, (convert, wanted) in CONVERSIONS.items():
         if isinstance(present, kind):
             try:
