@@ -24,7 +24,7 @@ def test_what_breaks_off_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
-    """Of that path alone: what else looks like it may be anybody's; what is held stays."""
+    """It takes what is left of that path alone, as others may look like it; held ones stay."""
     killed, held = (tmp_path / f".file[1].json.{number:032x}" for number in (1, 3))
     others = [tmp_path / f".notes.{2:032x}", tmp_path / f".album.{4:032x}"]
     others[1].mkdir()

@@ -133,8 +133,9 @@ def test_it_is_said_what_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rendezvous, "FIRST_WORD", 0.1)
+    monkeypatch.setattr(rendezvous, "AGAIN", 0.1)  # whichever of the two comes first
     with caplog.at_level(logging.INFO):
-        gather(free_port(), (0, 3), (2, 3), timeout=1.0)
+        gather(free_port(), (0, 3), (2, 3), timeout=2.0)
     said = [record.getMessage() for record in caplog.records]
     assert any("process 0 waits for process 1 of 3" in line for line in said)
     assert any("process 2 waits until process 0 has all others" in line for line in said)

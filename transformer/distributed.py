@@ -10,7 +10,6 @@ process 0, which therefore waits until the others have read.
 
 import atexit
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -42,6 +42,7 @@ class Disagreement(UserError):
 
 
 _ending = threading.Lock()  # held by whoever says why this process ends
+_uses: Counter[str] = Counter()  # of keys of the store, by name
 
 
 def initialize(
@@ -279,13 +280,7 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-@functools.cache
-def _counts() -> dict[str, int]:
-    return {}
-
-
 def _next(name: str) -> int:
     """How often this was asked for: the same in all processes, as all ask in one order."""
-    counts = _counts()
-    counts[name] = counts.get(name, 0) + 1
-    return counts[name]
+    _uses[name] += 1
+    return _uses[name]

@@ -54,7 +54,7 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
 
 
 def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """As nested dicts, not looked at yet. Raises UserError, which names the argument."""
+    """Runs the file: its keys as nested dicts, not checked yet. UserError names the argument."""
     from ml_collections import ConfigDict
 
     name, *variant = argument.split(":", 1)

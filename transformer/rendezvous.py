@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 KEY = "config.distributed"
 GREETING = {"run": "transformer"}
 LONGEST = 4_096  # bytes of a line
-FIRST_WORD, NEXT_WORD = 5.0, 30.0  # seconds until it is said what is waited for, and again
+FIRST_WORD, AGAIN = 5.0, 30.0  # seconds until it is said what is waited for, and then again
+GRACE = 30.0  # seconds for the word of process 0 to come, which keeps the time
 RETRY = 0.3  # seconds
 
 
@@ -70,7 +71,7 @@ class _Patience:
         """Logs what is waited for, now and then."""
         waited = time.monotonic() - self._began
         if waited >= self._next:
-            self._next += NEXT_WORD
+            self._next += AGAIN
             log.info("%s (%.0f s so far, %.0f s at most)", what, waited, self.seconds)
 
 
@@ -188,8 +189,7 @@ def _word(server: socket.socket, lines: Any, process: int, patience: _Patience) 
     server.settimeout(None)
     with selectors.DefaultSelector() as ready:
         ready.register(server, selectors.EVENT_READ)
-        # Process 0 keeps the time; a little more is for its word to come.
-        while patience.left > -NEXT_WORD:
+        while patience.left > -GRACE:
             patience.say(f"process {process} waits until process 0 has all others")
             if ready.select(timeout=RETRY):
                 word = _parse(lines.readline(LONGEST))

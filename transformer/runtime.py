@@ -37,7 +37,7 @@ class Exit(enum.IntEnum):
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Those that ask a command to end: Ctrl-C's, a scheduler's, and a closed terminal's.
+    """The signals that ask a command to end: Ctrl-C's, a scheduler's, a closed terminal's.
 
     The last stays ignored where it was when this process started (`nohup`).
     """
@@ -89,7 +89,7 @@ def naming(what: str) -> Iterator[None]:
 
 
 def cache_dir(configured: str) -> Path:
-    """Where derived data lives: as configured, or $XDG_CACHE_HOME/transformer, or ~/.cache/...
+    """The folder of derived data: as configured, $XDG_CACHE_HOME/transformer, or ~/.cache/...
 
     Whoever has no home, as in a container, has a folder of their own among temporary files.
 

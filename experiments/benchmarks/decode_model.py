@@ -129,7 +129,7 @@ def weights(size: Size) -> dict[str, np.ndarray]:
 
 
 def write_model(size: Size, folder: Path) -> None:
-    """As `MarianMTModel.save_pretrained` would: the package safetensors is not asked for."""
+    """Writes what `MarianMTModel.save_pretrained` would, without the package safetensors."""
     (folder / "config.json").write_text(json.dumps(size.config), "utf-8")
     tensors, end = weights(size), 0
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -159,7 +159,7 @@ def test_every_source_answers_the_interface():
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_file_is_unpacked_by_its_bytes_and_not_by_its_name(tmp_path, packed):
-    """The same bytes are the same text under any name."""
+    """Equal bytes are equal text under any name."""
     content = gzip.compress(b"uno\n") if packed else b"uno\n"
     for name in ("a", "a.gz", "a.txt"):
         (tmp_path / name).write_bytes(content)

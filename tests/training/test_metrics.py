@@ -226,7 +226,7 @@ def test_an_absurd_time_is_told_once(
     minutes: float,
     told: bool,
 ) -> None:
-    """By the speed of steps alone: compiling takes long as well, and is over soon."""
+    """The speed of steps alone counts: compiling takes long as well, and is over soon."""
     now = 1_000.0
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
     with Metrics(tmp_path, step=0, total_steps=10_000, log_every=10, minutes=minutes) as record:

@@ -33,15 +33,15 @@ def opened(folder: Path) -> contextlib.closing[Checkpoints]:
 def test_an_odd_folder_is_reached_by_a_plain_path(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    reached = storage.Reached(folder)
+    reached = storage.LibraryPath(folder)
     assert storage.PLAIN.fullmatch(str(reached.path)) and reached.path.samefile(folder)
-    assert reached.named(f"no {reached.path}/x") == f"no {folder}/x"
+    assert reached.with_own_name(f"no {reached.path}/x") == f"no {folder}/x"
     reached.close()
     assert not reached.path.exists()
 
 
 def test_a_plain_folder_is_reached_by_its_own_path(tmp_path: Path) -> None:
-    assert storage.Reached(tmp_path).path == tmp_path
+    assert storage.LibraryPath(tmp_path).path == tmp_path
 
 
 @pytest.mark.parametrize("path", ["/gs/a", "/s3/a", "/az/b/c", "/hf/a"])
@@ -55,7 +55,7 @@ def test_where_there_is_no_way_to_an_odd_folder_it_is_refused(
     monkeypatch.setattr(storage, "OPEN_FILES", tmp_path / "none")
     (tmp_path / "a[1]").mkdir()
     with pytest.raises(UserError, match="take another --workdir"):
-        storage.Reached(tmp_path / "a[1]")
+        storage.LibraryPath(tmp_path / "a[1]")
 
 
 def test_a_checkpoint_that_cannot_be_read_back_does_not_count(

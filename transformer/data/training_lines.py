@@ -14,7 +14,7 @@ MANY = 2**24
 
 
 def training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """The same text in lines that the trainer reads."""
+    """Splits text into lines that the trainer reads; no letter of it is lost."""
     for text in texts:
         for part in text.split(RESERVED) if RESERVED in text else (text,):
             # No character has more than four bytes.

@@ -15,8 +15,8 @@ SMALL = 100_000  # positions of all hypotheses: fewer are not looked at, which t
 
 
 def least_bytes(cache: Any, logits: Any, beam: int) -> int:
-    """Of one step of a search: its cache, of which reordering copies one array at a time, and what
-    the step says.
+    """The bytes of one step of a search: its logits and its cache, of which reordering copies one
+    array at a time.
 
     Args:
         cache: arrays, or their shapes; of all hypotheses.

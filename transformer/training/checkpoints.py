@@ -65,8 +65,8 @@ class Checkpoints:
         self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
-        self._reached = storage.Reached(self.directory.parent)
-        self._folder = self._reached.path / directory.name  # the same, for libraries
+        self._root = storage.LibraryPath(self.directory.parent)
+        self._folder = self._root.path / directory.name  # the same, for libraries
         self._manager = storage.manager(self._folder, kept=self._kept, read_only=read_only)
         for step in self.steps:
             with contextlib.suppress(Unusable):  # said when it is to be used
@@ -269,7 +269,7 @@ class Checkpoints:
         return got
 
     def _unusable(self, step: int, reason: object) -> Unusable:
-        shown = " ".join(self._reached.named(reason).split())[:200] or type(reason).__name__
+        shown = " ".join(self._root.with_own_name(reason).split())[:200] or type(reason).__name__
         return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({shown})")
 
     @contextlib.contextmanager
@@ -279,7 +279,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             which = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            reason = " ".join(self._reached.named(error).split())
+            reason = " ".join(self._root.with_own_name(error).split())
             remedy = "mend that"
             if "No space left" in reason or "Disk quota" in reason or "no space" in reason:
                 reason, remedy = "no space left on the disk", "make room there"
@@ -305,7 +305,7 @@ class Checkpoints:
     def close(self) -> None:
         with self._writing():
             self._manager.close()
-        self._reached.close()
+        self._root.close()
 
 
 def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Checkpoints:

@@ -20,7 +20,6 @@ from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 
 from transformer import files
 from transformer.errors import UserError
-from transformer.files import sync
 
 RESTORE_AT_ONCE = 64 * 2**20  # bytes read at a time at most, or one array if that is larger
 # Paths that Orbax, epath and TensorStore read as we mean them. Elsewhere brackets are a pattern, a
@@ -29,7 +28,7 @@ PLAIN = re.compile(r"(?!/(gs|s3|az|hf)/)/[\w./ @%+=,~-]*", re.ASCII)
 OPEN_FILES = Path("/proc/self/fd")
 
 
-class Reached:
+class LibraryPath:
     """An existing folder under a path that every library reads as we mean it.
 
     `path` is the folder's own where that is plain. Elsewhere it goes through the folder's file
@@ -52,7 +51,7 @@ class Reached:
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self.path = OPEN_FILES / str(self._descriptor)
 
-    def named(self, message: object) -> str:
+    def with_own_name(self, message: object) -> str:
         """A library's message with the folder's own name in it."""
         return str(message).replace(str(self.path), self._own)
 
@@ -78,9 +77,9 @@ class Durable(AtomicRenameTemporaryPath):
         final = Path(self.get_final())
         await asyncio.to_thread(require_readable, Path(self.get()))
         await asyncio.to_thread(_sync_tree, Path(self.get()))
-        sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
+        files.sync(final.parent.parent)  # the names of what else the run needs: config, tokenizer
         os.rename(self.get(), final)
-        sync(final.parent)
+        files.sync(final.parent)
 
 
 def require_readable(step: Path) -> None:
@@ -93,15 +92,13 @@ def require_readable(step: Path) -> None:
         item = described.parent
         try:
             leaves = files.read_json(described)["tree_metadata"].values()
-            there = {name.decode() for name in _arrays(item).list().result()}
+            names = {name.decode() for name in _arrays(item).list().result()}
         except (files.Damaged, KeyError, AttributeError, ValueError) as error:
             raise OSError(f"{item} cannot be read back: {error}") from error
         for leaf in leaves:
             name = ".".join(str(part["key"]) for part in leaf["key_metadata"])
-            if (
-                leaf["value_metadata"]["value_type"] == "jax.Array"
-                and f"{name}/.zarray" not in there
-            ):
+            is_array = leaf["value_metadata"]["value_type"] == "jax.Array"
+            if is_array and f"{name}/.zarray" not in names:
                 raise OSError(f"{item} cannot be read back: it has no array {name}")
 
 
@@ -114,8 +111,8 @@ def _arrays(item: Path) -> tensorstore.KvStore:
 def _sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
-            sync(Path(parent) / name)
-        sync(Path(parent))
+            files.sync(Path(parent) / name)
+        files.sync(Path(parent))
 
 
 class Kept:
