@@ -42,6 +42,29 @@ def test_a_tokenizer_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert mended.tokenizer.fingerprint == first.tokenizer.fingerprint and len(trained) == 3
 
 
+def test_text_that_changes_while_it_is_read_is_not_noted(tmp_path: Path) -> None:
+    """The next start takes the text as it is then."""
+    tree = get_config().to_dict()
+    names = [f"{split}_{side}" for split in ("train", "dev") for side in ("source", "target")]
+    for name in names:
+        (tmp_path / name).write_text("uno dos\n" * 20 + f"{name}\n", encoding="utf-8")
+    tree["data"] |= {"cache_dir": str(tmp_path / "cache"), "source": "text"}
+    tree["data"]["text"] |= {name: str(tmp_path / name) for name in names}
+    (tmp_path / "run").mkdir()
+    for split in ("train", "dev"):
+        run = Experiment(from_dict(tree), tmp_path / "run")
+        assert run.tokenizer if split == "dev" else True
+        run._fingerprint(split)
+        (tmp_path / f"{split}_source").write_text("tres\n" * 21, encoding="utf-8")
+        with pytest.raises(UserError, match="changed while it was read"):
+            run.store(split)
+        assert len(Experiment(from_dict(tree), tmp_path / "run").store(split)) == 21
+        (tmp_path / f"{split}_source").write_text("again\n" * 21, encoding="utf-8")
+        with pytest.raises(UserError, match=f"the {split} set is not the one"):
+            Experiment(from_dict(tree), tmp_path / "run").store(split)
+        (tmp_path / f"{split}_source").write_text("tres\n" * 21, encoding="utf-8")
+
+
 def test_rows_that_no_piece_reaches_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,16 +48,29 @@ def test_a_file_beside_base_has_the_folder_that_both_lie_in(tmp_path: Path) -> N
     assert experiment_files._repository_root(config(place(tmp_path) / "experiments")) == tmp_path
 
 
-def test_a_strangers_repository_above_a_file_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", [".", "experiments", "experiments/base.py"])
+@pytest.mark.parametrize("way", ["owned", "writable"])
+@pytest.mark.parametrize("folder", ["alice", "experiments"])
+def test_what_a_stranger_can_write_is_not_run(
+    tmp_path: Path, part: str, way: str, folder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (place(tmp_path) / ".git").touch()
-    path = config(tmp_path / "alice")
-    if os.getuid() == 0:
-        os.chown(tmp_path, 12_345, 12_345)
+    path = config(tmp_path / folder)
+    if way == "owned" and (os.getuid() != 0 or folder == part == "experiments"):
+        pytest.skip("needs root; or the owner of the file's folder, who is trusted")
+    if way == "owned":
+        os.chown(tmp_path / part, 12_345, 12_345)
     else:
-        monkeypatch.setattr(experiment_files, "_is_repository", lambda *_: False)
+        (tmp_path / part).chmod(0o1777)
     assert experiment_files._repository_root(path) == ROOT
+    assert "is passed over: others can write" in caplog.text
+
+
+def test_a_link_has_the_repository_of_what_it_leads_to(tmp_path: Path) -> None:
+    theirs, ours = place(tmp_path / "theirs"), place(tmp_path / "ours")
+    link = theirs / "experiments" / "link.py"
+    link.symlink_to(config(ours / "experiments"))
+    assert experiment_files._repository_root(link) == ours
 
 
 @pytest.mark.parametrize(

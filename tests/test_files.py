@@ -68,6 +68,17 @@ def test_what_a_killed_process_was_building_goes_with_the_next(tmp_path: Path) -
     assert not left.exists()
 
 
+def test_what_is_deleted_is_held_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that who has just made it, and was slow to hold it, waits and finds it gone."""
+    left = tmp_path / f".store.{0:032x}"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    held = []
+    monkeypatch.setattr(files, "discard", lambda path: held.append(files.is_read(path)))
+    files.sweep(tmp_path)
+    assert held == [True]
+
+
 def test_what_cannot_be_written_names_the_file_that_was_meant(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("good", encoding="utf-8")
     with pytest.raises(OSError) as caught, files.whole(tmp_path / "file") as file:

@@ -4,6 +4,7 @@ JAX's own file cache writes in place and never writes again what is there: a pro
 while it writes leaves half a program, which every later run finds, warns of and compiles around.
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -42,8 +43,9 @@ class CheckedCache(CacheInterface):
         digest, program = content[:32], content[32:]
         if hashlib.sha256(program).digest() == digest:
             return program
-        log.warning("%s is damaged: deleted, to be compiled anew", path)
-        path.unlink(missing_ok=True)
+        log.warning("%s is damaged: to be compiled anew", path)
+        with contextlib.suppress(OSError):  # one who may read it alone
+            path.unlink()
         return None
 
     def put(self, key: str, value: bytes) -> None:

@@ -192,6 +192,8 @@ class Experiment:
         corpus = "" if path.exists() else self._fingerprint("train")
         distributed.first_then_all("tokenizer", lambda: self._train_tokenizer(path, corpus))
         tokenizer = Tokenizer.load(path)
+        if corpus:
+            self._note("train", corpus)
         run_directory.require_same(self.workdir, "tokenizer", tokenizer.fingerprint, str(path))
         return tokenizer
 
@@ -230,8 +232,13 @@ class Experiment:
         if split not in self._fingerprints:
             self._fingerprints[split] = self.corpus.fingerprint(split)
         fingerprint = self._fingerprints[split]
-        run_directory.require_same(self.workdir, f"{split} set", fingerprint, "its text")
+        self._note(split, fingerprint, note=False)
         return fingerprint
+
+    def _note(self, split: str, fingerprint: str, *, note: bool = True) -> None:
+        """Once the text was read to its end: while it changes, none of it is this run's."""
+        name = f"{split} set"
+        run_directory.require_same(self.workdir, name, fingerprint, "its text", note=note)
 
     @property
     def _cache_dir(self) -> Path:
@@ -251,6 +258,7 @@ class Experiment:
         folder = self._cache_dir / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
         store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)
+        self._note(split, fingerprint)
         return store, folder / key
 
     @property

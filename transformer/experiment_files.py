@@ -2,9 +2,12 @@
 
 import importlib.machinery
 import importlib.util
+import itertools
+import logging
 import os
 import re
 import runpy
+import stat
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,6 +17,10 @@ from typing import Any
 
 from transformer.config import Config, from_dict, override
 from transformer.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BASE = Path("experiments", "base.py")
 
 
 @dataclass(frozen=True)
@@ -159,21 +166,40 @@ def _repository_root(path: Path) -> Path:
     """The folder from which an experiment file's `from experiments import base` works.
 
     What is found there runs as code, so it is never just any folder above the file: it is the one
-    whose `experiments` the file lies in; else the file's own repository, if it is the file's
-    owner's or one's own; else the checkout of this package; else the file's own folder.
+    whose `experiments` the file lies in; else the file's own repository; else the checkout of this
+    package; else the file's own folder. The first two count only where `_foreign` finds nothing.
+    Links are followed, as Python does for a script.
     """
-    folder = path.absolute().parent
-    repository = next(
-        (above for above in (folder, *folder.parents) if _is_repository(above, path)), folder
+    path = path.resolve()
+    folder = path.parent
+    marked = (
+        above
+        for above in (folder, *folder.parents)
+        if any((above / mark).exists() for mark in (".git", "setup.cfg", "pyproject.toml"))
     )
     beside = [folder.parent] if folder.name == "experiments" else []
-    for candidate in (*beside, repository, Path(__file__).parent.parent):
-        if (candidate / "experiments" / "base.py").is_file():
-            return candidate
-    return folder
+    for candidate in (*beside, *itertools.islice(marked, 1)):
+        if (candidate / BASE).is_file():
+            foreign = _foreign(candidate, path)
+            if foreign is None:
+                return candidate
+            log.warning(
+                "%s is passed over: others can write %s, and what lies there would run; to use it, "
+                "make it yours alone",
+                *(candidate / BASE, foreign),
+            )
+    checkout = Path(__file__).parent.parent
+    return checkout if (checkout / BASE).is_file() else folder
 
 
-def _is_repository(folder: Path, path: Path) -> bool:
-    if not any((folder / mark).exists() for mark in (".git", "setup.cfg", "pyproject.toml")):
-        return False
-    return folder.stat().st_uid in {path.stat().st_uid, os.getuid()}
+def _foreign(root: Path, path: Path) -> Path | None:
+    """What of a repository somebody can write whom running `path` does not trust anyway.
+
+    Trusted are oneself, root, and who owns the file or its folder.
+    """
+    trusted = {0, os.getuid(), path.stat().st_uid, path.parent.stat().st_uid}
+    for part in (root, root / BASE.parent, root / BASE):
+        status = part.stat()
+        if status.st_uid not in trusted or status.st_mode & stat.S_IWOTH:
+            return part
+    return None

@@ -86,10 +86,9 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _discard_dead(leftovers(path))  # of this path alone: the folder may be anybody's
-        unfinished = _unfinished(path)
+        unfinished, descriptor = _begin(path)
         try:
-            with open(unfinished, "xb") as file:
-                _hold(file.fileno())
+            with open(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -112,17 +111,7 @@ def building(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent)
-    while True:
-        unfinished = _unfinished(folder)
-        unfinished.mkdir()
-        try:
-            descriptor = os.open(unfinished, os.O_RDONLY)
-        except FileNotFoundError:  # it was taken for a dead one's before it was held
-            continue
-        _hold(descriptor)
-        if unfinished.exists():
-            break
-        os.close(descriptor)
+    unfinished, descriptor = _begin(folder, folder=True)
     try:
         yield unfinished
     finally:
@@ -137,10 +126,15 @@ def sweep(folder: Path) -> None:
 
 
 def _discard_dead(unfinished: Iterable[Path]) -> None:
+    """Holds each through its deletion: who has just made it finds it gone, and makes another."""
     for path in list(unfinished):
         with contextlib.suppress(OSError):  # another process was quicker
-            if _is_dead(path):
-                discard(path)
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if _is_dead(descriptor):
+                    discard(path)
+            finally:
+                os.close(descriptor)
 
 
 def discard(path: Path) -> None:
@@ -151,28 +145,71 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+def _begin(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """Makes an empty file or folder beside a path: its path, and the descriptor that holds it.
+
+    While that is open, the file or folder is a living process's work.
+    """
+    flags = os.O_RDONLY if folder else os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    while True:
+        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        if folder:
+            unfinished.mkdir()
+        try:
+            descriptor = os.open(unfinished, flags, 0o666)
+        except FileNotFoundError:
+            if folder:  # it was taken for a dead one's before it was held
+                continue
+            raise
+        with contextlib.suppress(OSError):  # a file system without locks: its age tells
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if unfinished.exists():
+            return unfinished, descriptor
+        os.close(descriptor)
 
 
-def _hold(descriptor: int) -> None:
-    """Shows that what is being made is a living process's work."""
-    with contextlib.suppress(OSError):  # a file system without locks: its age tells
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_dead(path: Path) -> bool:
-    """Whether nobody holds what is unfinished; may raise OSError where it has gone."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _is_dead(descriptor: int) -> bool:
+    """Whether nobody holds what is unfinished; if so, the descriptor does from now on."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return time.time() - os.fstat(descriptor).st_mtime > JUST_MADE
     except BlockingIOError:
         return False
     except OSError:
         return time.time() - os.fstat(descriptor).st_mtime > ABANDONED
+    return time.time() - os.fstat(descriptor).st_mtime > JUST_MADE
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Shows those who delete old folders that this one is in use; it may be gone all the same."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # which the reading itself will tell
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(descriptor)
+
+
+def is_read(folder: Path) -> bool:
+    """Whether something is `reading` a folder, in this process or another."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -180,7 +180,9 @@ def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
         )
 
 
-def require_same(workdir: Path, name: str, fingerprint: str, what: str) -> None:
+def require_same(
+    workdir: Path, name: str, fingerprint: str, what: str, *, note: bool = True
+) -> None:
     """Notes what the content of something was, or refuses one that has changed since.
 
     Args:
@@ -188,15 +190,18 @@ def require_same(workdir: Path, name: str, fingerprint: str, what: str) -> None:
         name: of a split of the corpus ("train set"), or "tokenizer".
         fingerprint: of its content.
         what: is to be brought back where it changed.
+        note: False where it was not read to its end yet: then it is compared alone.
 
     Raises:
         UserError: it has.
     """
     distributed.agree(name, fingerprint, f"give all of them the same: {what}")
-    distributed.first_then_all(f"same {name}", lambda: _note(workdir, name, fingerprint, what))
+    distributed.first_then_all(
+        f"same {name}", lambda: _compare(workdir, name, fingerprint, what, note)
+    )
 
 
-def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
+def _compare(workdir: Path, name: str, fingerprint: str, what: str, note: bool) -> None:
     path = workdir / "corpus.json"
     try:
         known = read_json(path) if path.exists() else {}
@@ -205,7 +210,8 @@ def _note(workdir: Path, name: str, fingerprint: str, what: str) -> None:
             f"{path} is damaged ({error}): delete it if the text is the same"
         ) from error
     if name not in known:
-        write_json(path, {**known, name: fingerprint})
+        if note:
+            write_json(path, {**known, name: fingerprint})
     elif known[name] != fingerprint:
         raise UserError(
             f"the {name} is not the one that the run in {workdir} began with: bring {what} back, "

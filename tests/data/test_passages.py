@@ -1,6 +1,8 @@
 """Files as passages: nothing lost on the way to one line and back, and no file in two splits."""
 
+import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,51 @@ def test_a_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
     assert sum(here.fingerprint(s) != there.fingerprint(s) for s in SPLITS) == 1
 
 
+def test_a_file_that_changes_after_it_was_given_a_split_is_refused(tmp_path: Path) -> None:
+    files = corpus(tmp_path)
+    assert files.has("train")  # by what the files hold now
+    for path in tmp_path.glob("*.py"):
+        path.write_text("another\n" * 9, encoding="utf-8")
+    files.fingerprint("train")
+    with pytest.raises(UserError, match="changed while it was read"):
+        list(files.pairs("train"))
+
+
+def test_what_is_packed_is_unpacked_by_its_bytes(tmp_path: Path) -> None:
+    files = corpus(tmp_path)
+    plain = {split: list(files.pairs(split)) for split in SPLITS}
+    for path in tmp_path.glob("*.py"):
+        path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    packed = Files((f"{tmp_path}/*.py",), **KEYS)
+    assert {split: list(packed.pairs(split)) for split in SPLITS} == plain
+    for path in tmp_path.glob("*.py"):
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="not a whole gzip file"):
+        list(Files((f"{tmp_path}/*.py",), **KEYS).pairs("train"))
+
+
+def test_a_line_ends_at_a_newline_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("a\rb\u2028c\u0085d\r\ne\n".encode() * 20)
+    files = Files((f"{tmp_path}/a",), **{**KEYS, "lines": 2, "unprompted": 0.0})
+    (pair, *_) = [pair for split in SPLITS if files.has(split) for pair in files.pairs(split)]
+    assert pair.target == "e⏎"
+    assert Problem.CONTROL_CHARACTERS in pair.problems  # which is said, and left out
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    for pattern, message in {
+        "*.py": "pipe.py is no regular file",
+        "*.txt": "gone.txt: No such file or directory",
+        "": "is a folder: name its files",
+        "*.nothing": r"/\*.nothing matches no file",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            Files((f"{tmp_path}/0*.py", f"{tmp_path}/{pattern}"), **KEYS).has("train")
+
+
 def test_sizes_are_taken_evenly(tmp_path: Path) -> None:
     few, all_of_them = (list(corpus(tmp_path, test_size=n).pairs("test")) for n in (4, 1_000))
     assert len(few) == 4 < len(all_of_them)
@@ -111,7 +158,7 @@ def test_dirt_is_named(tmp_path: Path) -> None:
     other = next(split for split in SPLITS if split != split_of(files))
     with pytest.raises(UserError, match=rf"none of the 1 files .* falls to {other}"):
         next(files.pairs(other))
-    with pytest.raises(UserError, match=r"data.files.patterns=.* match no file"):
+    with pytest.raises(UserError, match=r"data.files.patterns: .*\.txt matches no file"):
         Files((f"{tmp_path}/*.txt",), **KEYS).has("train")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -158,6 +159,27 @@ def test_what_is_mapped_stays_when_its_folder_is_swept(store, tokenizer, tmp_pat
     expected = digests(behind, [0])
     ahead[first_of(ahead, 4)]
     assert digests(behind, [0]) == expected
+
+
+def test_an_epoch_that_another_run_is_in_is_not_deleted(store, tokenizer, tmp_path):
+    ahead, behind = (sampled(store, tokenizer, tmp_path) for _ in range(2))
+    behind.epochs.open(0)
+    ahead.epochs.open(4)
+    (folder,) = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"0", "4"}
+    behind.epochs.open(5)
+    behind.epochs.open(6)  # where two are open at most: 0 is over
+    assert {path.name for path in folder.iterdir()} == {"4", "5", "6"}
+
+
+def test_what_was_killed_at_work_on_other_draws_is_deleted(store, tokenizer, tmp_path):
+    sampled(store, tokenizer, tmp_path, seed=1).epochs.open(0)
+    (folder,) = tmp_path.iterdir()
+    left = folder / f".3.{'0' * 32}"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    sampled(store, tokenizer, tmp_path, seed=2)
+    assert [path.name for path in folder.iterdir()] == ["0"]
 
 
 KILLED = textwrap.dedent(

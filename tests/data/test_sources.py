@@ -215,6 +215,19 @@ def test_trees_and_passages_that_change_are_refused_too(tmp_path):
         list(files.pairs("train"))
 
 
+def test_a_file_that_comes_after_the_fingerprint_is_not_read(tmp_path):
+    (tmp_path / "a.mrg").write_text("(S (NN a))\n", encoding="utf-8")
+    bank = Treebank(f"{tmp_path}/*.mrg", "", "")
+    before = bank.fingerprint("train")
+    (tmp_path / "b.mrg").write_text("(S (NN b))\n", encoding="utf-8")
+    assert [pair.source for pair in bank.pairs("train")] == ["a"]
+    assert bank.fingerprint("train") == before != Treebank(*bank_keys(bank)).fingerprint("train")
+
+
+def bank_keys(bank):
+    return bank.train, bank.dev, bank.test
+
+
 @pytest.mark.parametrize("how", ["read", "fingerprinted"])
 def test_a_pipe_is_refused_at_once(tmp_path, how):
     """Nobody writes into it: who opened it would wait for ever."""

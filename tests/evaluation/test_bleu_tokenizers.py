@@ -153,7 +153,9 @@ def test_training_and_evaluation_are_scored_by_it(
     translations = [[SimpleNamespace(text=text)] for text in nearly]
     for module in (development, importlib.import_module("transformer.evaluation.evaluate")):
         monkeypatch.setattr(module, "LikelihoodEvaluator", lambda *_: lambda params: likelihood)
-        translator = SimpleNamespace(translate=lambda sources: translations)
+        translator = SimpleNamespace(
+            translate=lambda sources: translations, refuse_too_large=lambda lengths: None
+        )
         monkeypatch.setattr(
             module, "open_translator", lambda *_, translator=translator, **__: translator
         )

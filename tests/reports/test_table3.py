@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from transformer.__main__ import main
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.experiment_files import load_rows
-from transformer.reports.runs import Run
+from transformer.reports import runs as carried
+from transformer.reports.runs import Run, bleu_signatures
 from transformer.reports.statistics import Pooled, holm
 from transformer.reports.table3.report import Measure, write_report
 from transformer.run_directory import digest
@@ -81,7 +83,7 @@ def carried_out(entropies: dict[str, tuple[float, ...]], workdir: Path) -> list[
         for seed, value in enumerate(values):
             runs.append(Run("table3", name, seed, config, workdir))
             runs[-1].path.parent.mkdir(exist_ok=True)
-            runs[-1].path.write_text(json.dumps(result(runs[-1], value, 10.0 + seed)))
+            runs[-1].note(result(runs[-1], value, 10.0 + seed))
     return runs
 
 
@@ -139,7 +141,7 @@ def test_a_row_of_ones_own_beside_the_papers(tmp_path: Path) -> None:
     larger = from_dict(larger.as_dict())
     runs = [dataclasses.replace(r, config=larger) if r in of_big else r for r in runs]
     for each, value in zip((r for r in runs if r.name == "big"), entropies["big"], strict=True):
-        each.path.write_text(json.dumps(result(each, value, 10.0)))
+        each.note(result(each, value, 10.0))
     text = write_report(papers, runs, tmp_path)[0].read_text()
     assert "big: another vocabulary than base's" in text
     assert "Of 2 rows, 1 differ from base in cross-entropy by more than chance: mine" in text
@@ -153,9 +155,33 @@ def test_a_row_of_ones_own_beside_the_papers(tmp_path: Path) -> None:
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (one, *_) = carried_out({"base": (4.0, 4.1)}, tmp_path)
     assert one.result()
-    one.path.write_text('{"config": ')
-    with pytest.raises(UserError, match=r"results/table3.base.0.json is damaged .*: delete it"):
-        one.result()
+    good = one.path.read_text(encoding="utf-8")
+    changed = json.loads(good) | {"curve": 3}
+    for bad in ('{"config": ', json.dumps(changed), good.replace("4.0", '"x"', 1)):
+        one.path.write_text(bad, encoding="utf-8")
+        with pytest.raises(UserError, match=r"results/table3.base.0.json is damaged .*: delete it"):
+            one.result()
+
+
+def test_each_signature_of_bleu_is_named(tmp_path: Path) -> None:
+    same = {"base": [{"bleu_signature": "tok:13a"}] * 2, "A1": [{"bleu_signature": "tok:13a"}]}
+    assert bleu_signatures(same) == "`tok:13a`"
+    differ = {**same, "zh": [{"bleu_signature": "tok:zh"}]}
+    assert bleu_signatures(differ) == "`tok:13a` (base, A1); `tok:zh` (zh)"
+
+
+def test_a_run_without_its_metrics_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = SimpleNamespace(as_dict=dict)
+    for module, name, value in (
+        (carried.Experiment, "open", lambda workdir: SimpleNamespace(workdir=workdir)),
+        (carried, "trained_parameters", lambda experiment: ({}, "last")),
+        (carried.evaluation, "evaluate", lambda *_: evaluation),
+    ):
+        monkeypatch.setattr(module, name, value)
+    with pytest.raises(UserError, match=r"metrics.jsonl is missing"):
+        carried._read_off(tmp_path, "dev", None)
 
 
 def test_elsewhere_a_table_is_the_same(tmp_path: Path) -> None:

@@ -292,6 +292,11 @@ def test_an_event_stands_behind_its_step_and_before_the_next(tmp_path: Path) -> 
         b'{"kind": 1, "step": 1, "clock": {"seconds": 1}}',
         b'{"kind": "train", "step": "1", "clock": {"seconds": 1}}',
         b'{"kind": "train", "step": 1, "clock": null}',
+        b'{"kind": "train", "step": true, "clock": {"seconds": 1}}',
+        b'{"kind": "train", "step": -1, "clock": {"seconds": 1}}',
+        b'{"kind": "train", "step": 1, "clock": {"seconds": 1' + b"0" * 400 + b"}}",
+        b'{"kind": "other", "step": 1, "clock": {"seconds": 1}}',
+        b'{"kind": "eval", "step": 1, "nll": "x", "clock": {"seconds": 1}}',
     ],
 )
 def test_a_line_of_a_wrong_shape_is_named(tmp_path: Path, line: bytes) -> None:

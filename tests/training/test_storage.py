@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from transformer import files
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.training import storage
@@ -95,7 +96,7 @@ def test_an_array_that_is_missing_is_noticed(tmp_path: Path) -> None:
 def test_a_checkpoint_stays_as_long_as_it_is_read(tmp_path: Path) -> None:
     with opened(tmp_path / "checkpoints") as kept:
         save(kept, 10)
-        with storage.reading(tmp_path / "checkpoints" / "10"):
+        with files.reading(tmp_path / "checkpoints" / "10"):
             save(kept, 20)
             assert kept.steps == [10, 20]
         save(kept, 30)

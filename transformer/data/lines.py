@@ -37,6 +37,10 @@ class Digests:
         self._known[str(path)] = digest = file_digest(path, key)
         return digest
 
+    def of(self, path: str | Path, key: str = KEY) -> str:
+        """What was taken of it, or is now. Raises UserError."""
+        return self._known.get(str(path)) or self.take(path, key)
+
     def check(self, path: str | Path, digest: str) -> None:
         """Raises UserError where what was read is not what was fingerprinted."""
         if self._known.get(str(path), digest) != digest:

@@ -9,14 +9,17 @@ a space that is not a single one between words. So nothing is lost but spaces at
 """
 
 import glob
+import gzip
 import hashlib
+import io
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from transformer.data.lines import CONTROL, Digests, digest, file_digest
+from transformer.data.lines import CONTROL, GZIP, Digests, digest, file_digest
 from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
@@ -39,14 +42,19 @@ def as_text(line: str) -> str:
     return line.replace(NEWLINE, "\n").replace(TAB, "\t").replace(SPACE, " ")
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(pattern: str) -> set[Path]:
     """The files that a glob names; a path that is there names itself, brackets and all."""
-    return [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
+    if Path(pattern).is_dir():
+        raise UserError(f"{KEY}: {pattern} is a folder: name its files, such as {pattern}/**/*.txt")
+    named = [pattern] if Path(pattern).exists() else glob.glob(pattern, recursive=True)
+    if files := {Path(path) for path in named if not Path(path).is_dir()}:
+        return files
+    raise UserError(f"{KEY}: {pattern} matches no file: check the path or the glob")
 
 
 @dataclass(frozen=True)
 class Files:
-    """Any text files, UTF-8; each belongs to one split, by a hash of its content.
+    """Any text files, UTF-8, plain or gzip; each belongs to one split, by a hash of its content.
 
     One in ten is for development and one for testing: so copies of a file share a split, and what
     is tested was not trained on.
@@ -78,7 +86,7 @@ class Files:
 
     def fingerprint(self, split: str) -> str:
         kind = (self.lines, self.prompt_lines, self.unprompted, self.dev_size, self.test_size)
-        contents = [self._digests.take(path, KEY) for path in self._paths[split]]
+        contents = [self._digests.of(path, KEY) for path in self._paths[split]]
         return digest("files", split, kind, contents, file_digest(__file__))
 
     def origins(self, split: str) -> dict[str, str]:
@@ -88,27 +96,34 @@ class Files:
     @cached_property
     def _paths(self) -> dict[str, list[Path]]:
         """The files of each split, by their names."""
-        found = {Path(path) for pattern in self.patterns for path in _matching(pattern)}
+        found = set[Path]().union(*map(_matching, self.patterns))
         if not self.patterns:
             found = set(PACKAGE.rglob("*.py"))
         paths: dict[str, list[Path]] = {"train": [], "dev": [], "test": []}
         for path in sorted(found):
-            if path.is_file():
-                tenth = int(file_digest(path, KEY)[:8], 16) % 10
-                paths[{0: "dev", 1: "test"}.get(tenth, "train")].append(path)
-        if not any(paths.values()):
-            raise UserError(f"data.files.patterns={self.patterns} match no file: check the globs")
+            self._digests.take(path, KEY)
+            tenth = int(hashlib.sha256(self._content(path)).hexdigest()[:8], 16) % 10
+            paths[{0: "dev", 1: "test"}.get(tenth, "train")].append(path)
         return paths
 
     def _passages(self, path: Path) -> Iterator[bytes]:
         """Consecutive lines, none of them twice; those without any text are left out."""
-        content = path.read_bytes()
-        self._digests.check(path, hashlib.sha256(content).hexdigest())
-        lines = content.splitlines(keepends=True)
+        lines = io.BytesIO(self._content(path)).readlines()  # which end at \n and nowhere else
         for start in range(0, len(lines), self.lines):
             passage = b"".join(lines[start : start + self.lines])
             if passage.strip():
                 yield passage
+
+    def _content(self, path: Path) -> bytes:
+        """Unpacked, of a file that is what was fingerprinted."""
+        try:
+            content = path.read_bytes()
+            self._digests.check(path, hashlib.sha256(content).hexdigest())
+            return gzip.decompress(content) if content.startswith(GZIP) else content
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: not a whole gzip file ({error}); copy it again") from error
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; check the path in {KEY}") from error
 
     def _pair(self, passage: bytes, split: str) -> Pair:
         problems = Problem(0)

@@ -67,6 +67,10 @@ class Sampled:
         self._counts_file = self._folder / f"batches-{_hash(plan_key)}.json"
         self._ends: list[int] = np.cumsum(self._read_counts(), dtype=int).tolist()
         self._open: dict[int, tuple[Store, Plan]] = {}
+        self._reading: dict[int, contextlib.ExitStack] = {}
+        if folder.exists():  # what was killed at work on other draws
+            for draw in folder.iterdir():
+                files.sweep(draw)
         self._lock = threading.RLock()  # prefetching and the training loop both ask
 
     def locate(self, index: int) -> tuple[int, int]:
@@ -82,22 +86,32 @@ class Sampled:
     def open(self, epoch: int) -> tuple[Store, Plan]:
         with self._lock:
             if epoch not in self._open:
+                folder = self._folder / str(epoch)
                 store = open_chunks(
-                    self._folder / str(epoch),
+                    folder,
                     lambda: _chunks(self.store, self._tokenizer, epoch, *self._draw),
                     vocab_size=self._tokenizer.size,
                 )
-                self._sweep(epoch)
+                reading = self._reading[epoch] = contextlib.ExitStack()
+                reading.enter_context(files.reading(folder))
                 while len(self._open) >= KEPT:
-                    del self._open[next(iter(self._open))]
+                    over = next(iter(self._open))
+                    del self._open[over]
+                    self._reading.pop(over).close()
+                self._sweep(epoch)
                 self._open[epoch] = store, self._make_plan(store.lengths)
             return self._open[epoch]
 
     def _sweep(self, epoch: int) -> None:
-        """Deletes the stores of epochs that are over; who has one mapped keeps it."""
+        """Deletes the stores of epochs that are over, but for those that other runs are in.
+
+        Who has one mapped keeps it all the same.
+        """
         kept = {str(number) for number in range(epoch - KEPT + 1, epoch + 1)}
         for folder in list(self._folder.iterdir()):
-            if folder.name.isdigit() and folder.name not in kept:
+            if not folder.name.isdigit() or folder.name in kept:
+                continue
+            if not files.is_read(folder):
                 gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
                 with contextlib.suppress(FileNotFoundError):  # another process was quicker
                     folder.rename(gone)

@@ -163,6 +163,9 @@ class Treebank:
     dev: str
     test: str
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
+    _names: dict[str, list[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def has(self, split: str) -> bool:
         return bool(getattr(self, split))
@@ -185,8 +188,12 @@ class Treebank:
         return {"treebank": getattr(self, split)}
 
     def _files(self, split: str) -> list[str]:
+        """As they were first: one that is put beside them later is not of what was fingerprinted."""
         _require_split(self, split, f"data.treebank.{split}")
-        return treebank.files(getattr(self, split), f"data.treebank.{split}")
+        if split not in self._names:
+            key = f"data.treebank.{split}"
+            self._names[split] = treebank.files(getattr(self, split), key)
+        return self._names[split]
 
 
 @dataclass(frozen=True)

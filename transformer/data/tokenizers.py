@@ -24,7 +24,7 @@ import sentencepiece
 from jaxtyping import Integer
 
 from transformer import files
-from transformer.data import normal_forms, subwords
+from transformer.data import lines, normal_forms, subwords
 from transformer.data.lines import digest, file_digest
 from transformer.data.normal_forms import INVISIBLE, composed_without_invisible, lowercased
 from transformer.data.pairs import Pair
@@ -129,7 +129,12 @@ def key(corpus: str, left_out: int, options: dict[str, Any]) -> str:
         left_out: of its pairs: `Problem`s.
         options: of `train`.
     """
-    sources = (__file__, normal_forms.__file__, training_lines.__code__.co_filename)
+    sources = (
+        __file__,
+        lines.__file__,
+        normal_forms.__file__,
+        training_lines.__code__.co_filename,
+    )
     version = (sentencepiece.__version__, *map(file_digest, sources))
     return digest("tokenizer", corpus, int(left_out), options, *version)[:20]
 

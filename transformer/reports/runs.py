@@ -2,7 +2,8 @@
 
 import dataclasses
 import gc
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,29 @@ class Run:
         return self.folder / "results" / f"{self.task}.{self.name}.{self.seed}.json"
 
     def result(self) -> dict[str, Any] | None:
-        """What has been read off it; None where it has not been trained to its end."""
+        """What has been read off it; None where it has not been trained to its end.
+
+        Raises:
+            UserError: the file does not hold what was written.
+        """
         if not self.path.exists():
             return None
         try:
             found = files.read_json(self.path)
+            if found.get("config") != run_directory.digest(self.config):
+                return None
+            if found.pop("checksum", None) != _checksum(found):
+                raise files.Damaged("its checksum is another")
         except files.Damaged as error:
             raise UserError(
                 f"{self.path} is damaged ({error}): delete it, and it is read off its run again"
             ) from None
-        return found if found.get("config") == run_directory.digest(self.config) else None
+        return found
+
+    def note(self, found: dict[str, Any]) -> None:
+        """Writes down what has been read off it."""
+        content = {"config": run_directory.digest(self.config), **found}
+        files.write_json(self.path, {**content, "checksum": _checksum(content)})
 
 
 def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
@@ -69,11 +83,29 @@ def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
     """
     code = train(run.experiment)
     if code == Exit.DONE:
-        found = _read_off(run.workdir, split, more)
-        files.write_json(run.path, {"config": run_directory.digest(run.config), **found})
+        run.note(_read_off(run.workdir, split, more))
     jax.clear_caches()  # a run's programs are nobody else's: they stay on disk
     gc.collect()
     return code
+
+
+def bleu_signatures(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """How BLEU was computed, of all rows alike or of each: `signature` (its rows); ...
+
+    Args:
+        results: of each row, those of its runs.
+    """
+    rows: dict[str, dict[str, None]] = {}
+    for name, found in results.items():
+        for one in found:
+            rows.setdefault(one["bleu_signature"], {})[name] = None
+    if len(rows) == 1:
+        return f"`{next(iter(rows))}`"
+    return "; ".join(f"`{signature}` ({', '.join(names)})" for signature, names in rows.items())
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(files.as_json(content).encode())
 
 
 def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
@@ -81,8 +113,14 @@ def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
     params, which = trained_parameters(experiment)
     found = evaluation.evaluate(experiment, params, split)
     lines = metrics.read(workdir)
+    if not lines:
+        raise UserError(
+            f"{workdir}/{metrics.FILE} is missing, which tells how long the run took: bring it "
+            f"back, or delete {workdir} to train it again"
+        )
     steps = lines[-1]["step"]
-    curve = [(line["step"], line["nll"]) for line in lines if line["kind"] == "eval"]
+    evaluations = [line for line in lines if line["kind"] == "eval"]
+    curve = [(line["step"], line["nll"]) for line in evaluations if line.get("nll") is not None]
     return {
         "parameters_of": which,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params)),

@@ -105,7 +105,7 @@ class Checkpoints:
         best = self._ranked(steps)[: self._config.keep_best]
         # Several processes would not come to one answer; there a reader looks again.
         alone = jax.process_count() == 1
-        in_use = [step for step in steps if alone and storage.is_read(self._folder / str(step))]
+        in_use = [step for step in steps if alone and files.is_read(self._folder / str(step))]
         return [*regular, *best, *in_use, *steps[-1:]]
 
     def _note_score(self, step: int, score: float | None) -> None:
@@ -220,7 +220,7 @@ class Checkpoints:
         """
         with contextlib.ExitStack() as stack:
             for step in steps:  # a trainer keeps them until they are read
-                stack.enter_context(storage.reading(self._folder / str(step)))
+                stack.enter_context(files.reading(self._folder / str(step)))
             total = self._read(steps[0], {item: abstract})[item]
             for step in steps[1:]:
                 more = self._read(step, {item: abstract})[item]

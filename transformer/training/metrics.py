@@ -294,16 +294,28 @@ def _parse(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             content = files.parse_json(line)
-            kind, step, seconds = content["kind"], content["step"], content["clock"]["seconds"]
-            if not (isinstance(kind, str) and isinstance(step, int) and math.isfinite(seconds)):
-                raise files.Damaged("its kind, step or clock is none")
+            if not _is_line(content):
+                raise files.Damaged("its kind, step, clock or nll is none")
             result.append(content)
-        except (files.Damaged, KeyError, TypeError):
+        except (files.Damaged, KeyError, TypeError, OverflowError):
             raise UserError(
                 f"{path}, line {number} is damaged: delete that line, or the file to do without "
                 "the run's past metrics"
             ) from None
     return result
+
+
+def _is_line(content: dict[str, Any]) -> bool:
+    """Whether it has what its readers take; raises where what they take is missing."""
+    nll = content.get("nll") if content["kind"] == "eval" else None
+    return (
+        content["kind"] in ("train", "eval", "event")
+        and type(content["step"]) is int
+        and content["step"] >= 0
+        and (nll is None or (isinstance(nll, float | int) and math.isfinite(nll)))
+        and isinstance(content["clock"]["seconds"], float | int)
+        and math.isfinite(content["clock"]["seconds"])
+    )
 
 
 def _rates(interval: _Interval, now: float) -> dict[str, float | None]:

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,39 +158,6 @@ def read(item: Path, abstract: Any) -> Any:
     finally:
         handler.close()
         trim()
-
-
-@contextlib.contextmanager
-def reading(step: Path) -> Iterator[None]:
-    """Tells a trainer that a checkpoint is being read; it may be gone all the same."""
-    try:
-        descriptor = os.open(step, os.O_RDONLY)
-    except OSError:  # which the reading itself will tell
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_read(step: Path) -> bool:
-    """Whether some process is `reading` a checkpoint."""
-    try:
-        descriptor = os.open(step, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def trim() -> None:

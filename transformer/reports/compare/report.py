@@ -24,7 +24,7 @@ from transformer.reports.compare.results import (
 )
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said
-from transformer.reports.runs import Run
+from transformer.reports.runs import Run, bleu_signatures
 from transformer.training import trained_parameters
 
 T = "translation"
@@ -127,9 +127,9 @@ def _quality(results: Results) -> Iterator[Block]:
     header += ("exact match, %", f"less {config.reference}", "BLEU", "perplexity")
     yield Heading("1. Quality at a matched budget")
     yield Table(header, rows)
-    signature = results.of(T, config.reference)[0]["bleu_signature"]
+    signatures = bleu_signatures({name: results.of(T, name) for name in results.names(T)})
     yield Paragraph(
-        f"{results.of(T, config.reference)[0]['sentences']:,} test sentences; BLEU `{signature}`; "
+        f"{results.of(T, config.reference)[0]['sentences']:,} test sentences; BLEU {signatures}; "
         f"FLOPs by the formula, at {config.sentence_length} tokens a sentence. Minutes hold "
         f"evaluation and checkpoints. {_trained_alike(results)}"
     )

@@ -15,7 +15,7 @@ from transformer.experiment_files import Published
 from transformer.reports import document
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said
-from transformer.reports.runs import Run
+from transformer.reports.runs import Run, bleu_signatures
 from transformer.reports.statistics import Pooled, holm
 from transformer.run_directory import differences, value_at
 
@@ -223,8 +223,8 @@ def _table(
             f"{', '.join(alone)}: another vocabulary than {first}'s, so its cross-entropy, of "
             "other pieces, does not compare."
         )
-    signature = results[first][0]["bleu_signature"]
-    text = f"Cross-entropy is a word-piece's, ln of the perplexity. BLEU: `{signature}`"
+    signatures = bleu_signatures(results)
+    text = f"Cross-entropy is a word-piece's, ln of the perplexity. BLEU: {signatures}"
     if papers:
         text += (
             "; the paper's is tokenised, on newstest2013, and its differences of cross-entropy are "
