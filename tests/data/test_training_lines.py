@@ -11,6 +11,7 @@ from transformer.data import Pair, Tokenizer
 from transformer.data import training_lines as module
 from transformer.data.tokenizers import train
 from transformer.data.training_lines import LONGEST, cut, training_lines
+from transformer.errors import UserError
 
 OPTIONS = {"kind": "bpe", "character_coverage": 1.0, "train_sentences": 1000}
 OPTIONS |= {"lowercase": False, "split_scripts": True}
@@ -31,6 +32,19 @@ def test_letters_that_the_trainer_would_skip_have_pieces(tmp_path: Path, kind: s
         Pair("la casa", "the house"),
     ]
     assert {*"жфщыэю日本▃▆"} <= pieces(pairs, tmp_path / "m", kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_letters_beside_what_spells_a_special_piece_have_pieces(tmp_path: Path, kind: str) -> None:
+    lines = ["<s> ж", "x </s> ф", "<pad>щ", "<unk> ю", "<0x41> э", "la casa", "the house", "a"]
+    pairs = [Pair(line, "la casa roja") for line in lines]
+    assert {*"жфщюэ<>/04"} <= pieces(pairs, tmp_path / "m", kind=kind)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u2585", "\x01 \u2585", " "])
+def test_a_text_of_nothing_that_is_kept_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="no text but spaces and control characters"):
+        pieces([Pair(text, text)], tmp_path / "m")
 
 
 def test_a_text_of_long_lines_alone_is_trained_on(tmp_path: Path) -> None:

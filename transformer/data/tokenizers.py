@@ -79,12 +79,31 @@ def train(
     rule = "nfc_lowercase" if lowercase else "nfc"
     texts = (RULES[rule](side) for pair in chosen for side in (pair.source, pair.target))
     sentences = list(training_lines(texts))
-    if not sentences:
-        raise UserError("no sentences to train a tokenizer on: the training split is empty")
+    letters = _letters(sentences, lowercase)
+    if not letters:
+        raise UserError(
+            "no sentences to train a tokenizer on: the training split has no text but spaces and "
+            "control characters"
+        )
     # The trainer's options stand in the model file, even those that say what it does anyway.
     more: dict[str, Any] = {} if split_scripts else {"split_by_unicode_script": False}
-    if character_coverage == 1.0 and sum(map(len, sentences)) > MANY:
-        more["required_chars"] = _letters(sentences, lowercase)
+    more |= {"model_type": kind, "vocab_size": vocab_size, "character_coverage": character_coverage}
+    whole = character_coverage == 1.0
+    if whole and sum(map(len, sentences)) > MANY:
+        more["required_chars"] = "".join(letters)
+    content = _finished(_train(sentences, lowercase, more), rule)
+    # It counts no letter of a line that spells a special piece.
+    if whole and not {*letters} <= {piece.piece for piece in _proto(content).pieces}:
+        more["required_chars"] = "".join(letters)
+        content = _finished(_train(sentences, lowercase, more), rule)
+    files.write(path, content)
+    size = Tokenizer(content).size
+    if size < vocab_size:
+        log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
+
+
+def _train(sentences: list[str], lowercase: bool, options: dict[str, Any]) -> bytes:
+    """The model that SentencePiece makes of these sentences; `options`: more of the trainer's."""
     model = io.BytesIO()
     with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
         rules.write(_normalization_rules(lowercase))
@@ -93,10 +112,7 @@ def train(
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences),
                 model_writer=model,
-                model_type=kind,
-                vocab_size=vocab_size,
                 hard_vocab_limit=False,
-                character_coverage=character_coverage,
                 byte_fallback=True,
                 normalization_rule_tsv=rules.name,
                 pad_id=PAD,
@@ -105,20 +121,16 @@ def train(
                 unk_id=UNK,
                 num_threads=TRAINING_THREADS,
                 minloglevel=2,
-                **more,
+                **options,
             )
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(
-                f"data.tokenizer.vocab_size={vocab_size} cannot be trained on this text "
+                f"data.tokenizer.vocab_size={options['vocab_size']} cannot be trained on this text "
                 f"({reason}); more pieces or a smaller "
                 "data.tokenizer.character_coverage may help"
             ) from error
-    content = _finished(model.getvalue(), rule)
-    files.write(path, content)
-    size = Tokenizer(content).size
-    if size < vocab_size:
-        log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
+    return model.getvalue()
 
 
 def key(corpus: str, left_out: int, options: dict[str, Any]) -> str:
@@ -264,11 +276,11 @@ def _normalization_rules(lowercase: bool) -> str:
     return "".join(f"{hexadecimal(a)}\t{hexadecimal(b)}\n" for a, b in _rules(lowercase).items())
 
 
-def _letters(sentences: list[str], lowercase: bool) -> str:
-    """Every character that normalised sentences have, spaces aside."""
+def _letters(sentences: list[str], lowercase: bool) -> list[str]:
+    """The characters that normalised sentences have, spaces aside."""
     rules = _rules(lowercase)
     normal = {rules.get(character, character) for character in alphabet(sentences)}
-    return "".join(sorted(set("".join(normal)) - {" ", "\0"}))
+    return sorted(set("".join(normal)) - {" ", "\0"})
 
 
 def _proto(model: bytes) -> Any:
