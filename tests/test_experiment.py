@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 
 from tests.tiny import get_config
@@ -65,21 +66,47 @@ def test_text_that_changes_while_it_is_read_is_not_noted(tmp_path: Path) -> None
         (tmp_path / f"{split}_source").write_text("tres\n" * 21, encoding="utf-8")
 
 
-def test_rows_that_no_piece_reaches_are_warned_of(
+def rows_of(run: Experiment) -> set[int]:
+    leaves = jax.tree.leaves(run.abstract_params)
+    return {leaf.shape[0] for leaf in leaves if leaf.ndim == 2 and leaf.shape[0] > 64}
+
+
+def test_a_new_model_is_as_large_as_its_tokenizer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def check(size: int, rows: int) -> str:
+    def fitted(pieces: int, asked: int, name: str = "") -> set[int]:
         caplog.clear()
-        run = experiment(tmp_path, f"{size}-{rows}", vocab_size=rows)
-        vars(run)["tokenizer"] = SimpleNamespace(size=size)
-        run.check_vocabulary()
-        return caplog.text
+        run = experiment(tmp_path, name or f"{pieces}-{asked}", vocab_size=asked)
+        vars(run)["tokenizer"] = SimpleNamespace(size=pieces)
+        assert rows_of(run) == {asked}
+        changed = run.fit_vocabulary()
+        assert changed == (rows_of(run) != {asked})
+        again = Experiment(run.config, run.workdir)
+        assert rows_of(again) == rows_of(run)
+        return rows_of(run)
 
-    said = check(969, 8_000)
-    assert "the tokenizer has 969 pieces" in said and "8,000 rows" in said
-    assert f"{(8_000 - 969) * 16:,} parameters" in said  # one table for all, of a width of 16
-    assert "set data.tokenizer.vocab_size=1024" in said
-    assert not check(969, 1_024) and not check(1_024, 1_024) and not check(969, 969)
+    assert fitted(969, 8_000) == {1_024}
+    assert "has 969 pieces" in caplog.text and "1,024 rows for them, not 8,000" in caplog.text
+    assert fitted(969, 1_024) == fitted(1_024, 1_024) == {1_024} and not caplog.text
+    assert fitted(969, 969) == {969}
+
+
+def test_a_run_with_checkpoints_keeps_its_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = experiment(tmp_path, "old", vocab_size=8_000)
+    vars(run)["tokenizer"] = SimpleNamespace(size=969)
+    (run.workdir / "checkpoints" / "3").mkdir(parents=True)
+    assert not run.fit_vocabulary() and rows_of(run) == {8_000}
+    assert "8,000 rows for them, as it had from the start" in caplog.text
+
+
+@pytest.mark.parametrize("rows", ["x", 0, -3, 10**9, True, None, [3]])
+def test_a_damaged_choice_of_rows_is_a_line(tmp_path: Path, rows: object) -> None:
+    run = experiment(tmp_path, "run")
+    (run.workdir / "choices.json").write_text(json.dumps({"vocab_size": rows}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"choices.json says that vocab_size is .*bring it back"):
+        assert run.model
 
 
 def test_a_run_opens_by_its_name_and_what_is_asked_of_it_is_not_its_files_fault(

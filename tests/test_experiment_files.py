@@ -73,6 +73,19 @@ def test_a_link_has_the_repository_of_what_it_leads_to(tmp_path: Path) -> None:
     assert experiment_files._repository_root(link) == ours
 
 
+def test_an_experiment_file_knows_where_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from experiments import base\n"
+        "def get_config(variant=''):\n"
+        "    config = base.get_config()\n"
+        "    config.name = __file__\n"
+        "    return config\n",
+        encoding="utf-8",
+    )
+    assert experiment_files.load_config(str(path), []).name == str(path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -19,14 +19,9 @@ def test_a_number_of_lines_is_above_0(text: str, capsys: pytest.CaptureFixture) 
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
-def test_a_full_standard_output_is_named() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "transformer",
-        "params",
-        f"--config={ROOT}/experiments/base.py",
-    ]
+@pytest.mark.parametrize("option", [f"--config={ROOT}/experiments/base.py", "--help"])
+def test_a_full_standard_output_is_named(option: str) -> None:
+    command = [sys.executable, "-m", "transformer", "params", option]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert ended.returncode == 1

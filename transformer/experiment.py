@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Bool
 
@@ -48,7 +47,8 @@ from transformer.sharding import Layout
 
 log = logging.getLogger(__name__)
 
-ROWS = 64  # of embeddings: a multiple that a mesh can split
+ROWS = 64  # of the tables of pieces: a multiple that a mesh can split
+ROWS_KEY = "vocab_size"  # of the model, among what a run has chosen
 
 
 class Experiment:
@@ -127,13 +127,25 @@ class Experiment:
 
     @cached_property
     def model(self) -> Seq2Seq:
-        model = build_model(self.config.model)
+        model = build_model(dataclasses.replace(self.config.model, vocab_size=self._rows))
         if self.config.data.batching == "packed" and not model.takes_packed_rows:
             raise UserError(
                 f"model.family={self.config.model.family} takes one sentence a row: set "
                 "data.batching=buckets"
             )
         return model
+
+    @property
+    def _rows(self) -> int:
+        """Of the tables of pieces: what the run chose, or as many as were asked for."""
+        asked = self.config.model.vocab_size
+        rows = run_directory.chosen(self.workdir).get(ROWS_KEY, asked)
+        if type(rows) is not int or not 0 < rows <= asked:
+            raise UserError(
+                f"{self.workdir}/{run_directory.CHOICES} says that {ROWS_KEY} is {rows!r}, which "
+                "was not written there: bring it back, or take another --workdir"
+            )
+        return rows
 
     @cached_property
     def abstract_params(self) -> Any:
@@ -166,23 +178,30 @@ class Experiment:
             for split in ("train", "dev", "test"):
                 check_sides(self.corpus, split)
 
-    def check_vocabulary(self) -> None:
-        """Warns where the model has many rows for pieces that the tokenizer has not."""
-        size, rows = self.tokenizer.size, self.config.model.vocab_size
-        enough = size + -size % ROWS
-        if enough >= rows or not distributed.is_first():
-            return
-        leaves = jax.tree.leaves(self.abstract_params)
-        unreachable = sum(
-            leaf.size // rows * (rows - size) for leaf in leaves if leaf.shape[:1] == (rows,)
-        )
-        total = sum(leaf.size for leaf in leaves)
-        log.warning(
-            "the tokenizer has %s pieces, for the text supports no more, and the model %s rows: "
-            "%s parameters, %.0f %% of all, are never used; for a new run set "
-            "data.tokenizer.vocab_size=%d",
-            *(f"{size:,}", f"{rows:,}", f"{unreachable:,}", 100 * unreachable / total, enough),
-        )
+    def fit_vocabulary(self) -> bool:
+        """Makes the model of a new run as large as its tokenizer; whether it is another model now.
+
+        Where the text supports fewer pieces than were asked for, nothing could reach the other
+        rows of its tables. A run that has checkpoints keeps the rows that it has.
+        """
+        size, asked = self.tokenizer.size, self.config.model.vocab_size
+        enough = size + -size % math.lcm(ROWS, self.layout.split("vocab"))
+        if enough >= asked:
+            return False
+        begun = run_directory.has_checkpoints(self.workdir)
+        rows = run_directory.choose(self.workdir, ROWS_KEY, lambda: asked if begun else enough)
+        if distributed.is_first():
+            log.warning(
+                "the tokenizer has %s pieces, for the text supports no more: the model has %s rows "
+                "for them%s",
+                *(f"{size:,}", f"{rows:,}"),
+                ", as it had from the start" if rows == asked else f", not {asked:,}",
+            )
+        if rows == self.model.config.vocab_size:
+            return False
+        for made in ("model", "abstract_params"):
+            vars(self).pop(made, None)
+        return True
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

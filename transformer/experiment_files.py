@@ -85,7 +85,8 @@ def _module(path: Path) -> Any:
     """An experiment file, run."""
     name = "transformer_experiment"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
-    spec = importlib.machinery.ModuleSpec(name, loader, origin=str(path))
+    spec = importlib.util.spec_from_file_location(name, path.absolute(), loader=loader)
+    assert spec, "there is none without a loader"
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module

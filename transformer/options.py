@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from transformer import runtime
 from transformer.files import local_path
 from transformer.runtime import Exit
 
@@ -37,6 +39,16 @@ VERIFIED += ["ring:chunked", "ring:splash", "ulysses"]
 Command = Callable[[argparse.Namespace], Exit]
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help is an error where it cannot be written."""
+
+    def print_help(self, file: Any = None) -> None:
+        if file is None:
+            runtime.output(self.format_help())
+        else:
+            super().print_help(file)
+
+
 def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     """A parser whose result has the chosen command as `run`, and its options.
 
@@ -45,7 +57,7 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
             params.
     """
     by_name = {command.__name__: command for command in commands}
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="transformer",
         description="Trains, evaluates and looks into sequence-to-sequence models.",
         epilog="`transformer COMMAND --help` says more. The README shows a whole session.",

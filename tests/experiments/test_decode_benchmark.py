@@ -56,6 +56,7 @@ def test_contenders_take_turns() -> None:
     assert first["tokens_per_second"] == TINY.rows * TINY.tokens / 2.0
 
 
+@pytest.mark.slow
 def test_ours_alone_is_measured_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_limit_is_what_takes_longer_products_or_memory() -> None:
 
 
 @pytest.mark.optax
+@pytest.mark.slow
 def test_ours_alone_is_measured_drawn_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,13 +119,14 @@ def test_text_of_any_script_is_shown(tmp_path: Path) -> None:
         "\ue000",
         "\U000e0041",
         "a\u3000b",
+        "a\tb",
     ],
 )
 def test_a_line_of_text_is_taken(text: str) -> None:
     check_line(text)
 
 
-@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\x00", "\x1b", "\x85", "\udce9"])
+@pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x1b", "\x85", "\udce9"])
 def test_what_is_no_line_of_text_is_refused(character: str) -> None:
     with pytest.raises(UserError, match=r"character 3 of .* give one line of text") as refused:
         check_line(f"la{character}casa")

@@ -225,6 +225,7 @@ def test_a_damaged_checkpoint_is_named_and_made_again(
     assert differences(undisturbed, workdir) == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_lengths_are_split_learns_the_same(
     undisturbed: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_a_run_whose_lengths_are_split_learns_the_same(
     assert "bleu" in evaluated
 
 
+@pytest.mark.slow
 def test_two_processes_train_save_and_go_on(cache: Path, tmp_path: Path) -> None:
     """Two real processes of two devices each: one run, stopped by a signal, continued, finished."""
     workdir = tmp_path / "together"

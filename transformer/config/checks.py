@@ -23,6 +23,12 @@ def positive(section: str, config: Any, *names: str) -> None:
         )
 
 
+def at_most(section: str, config: Any, most: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value <= most, f"{section}.{name} is {value}; it must be at most {most:,}")
+
+
 def not_negative(section: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transformer.config.checks import fraction, not_negative, one_of, positive, require
+from transformer.config.checks import at_most, fraction, not_negative, one_of, positive, require
 
 MADE_UP = ("casa_roja", "recall", "orchard", "agreement", "digits")
 SOURCES = ("tfds", "text", "treebank", "files", *MADE_UP)  # each with a section of its own
@@ -208,6 +208,7 @@ class TokenizerConfig:
             f"data.tokenizer.vocab_size is {self.vocab_size}; 4 special pieces and 256 bytes "
             "come first, so take more than 260",
         )
+        at_most("data.tokenizer", self, 2**31 - 1, "vocab_size")
         require(
             0.9 <= self.character_coverage <= 1.0,
             f"data.tokenizer.character_coverage is {self.character_coverage}; "

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from transformer.config.checks import fraction, not_negative, one_of, positive, require
+from transformer.config.checks import at_most, fraction, not_negative, one_of, positive, require
 
 SCHEMES = (
     "sinusoidal",
@@ -23,6 +23,7 @@ INITIALIZERS = (
     "normal",
     "gpt2",
 )
+MOST_LAYERS, WIDEST = 10_000, 2**24  # beyond any machine, and still counted without trouble
 READOUTS = ("position", "class", "mean")
 REMAT = ("none", "full", "dots_saveable", "dots_with_no_batch_dims_saveable")
 # What only a Transformer's layers read, at the values that say nothing.
@@ -86,6 +87,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         positive("model.recurrent", self, "d_hidden", "unroll")
+        at_most("model.recurrent", self, WIDEST, "d_hidden")
         require(
             self.d_hidden % 2 == 0 or not self.bidirectional,
             f"model.recurrent.d_hidden is {self.d_hidden}; both directions of the encoder share "
@@ -137,6 +139,8 @@ class ModelConfig:
         positive("model", self, "encoder_layers", "decoder_layers", "d_model", "d_ff", "heads")
         positive("model", self, "d_k", "d_v", "norm_epsilon", "base_d_model", "base_d_k")
         not_negative("model", self, "kv_heads", "logit_soft_cap")
+        at_most("model", self, MOST_LAYERS, "encoder_layers", "decoder_layers")
+        at_most("model", self, WIDEST, "d_model", "d_ff", "heads", "kv_heads", "d_k", "d_v")
         for rate in ("dropout", "attention_dropout", "layer_drop"):
             fraction(f"model.{rate}", getattr(self, rate))
         one_of("model.readout", self.readout, READOUTS)

@@ -101,6 +101,12 @@ def _is_free(parts: Sequence[str]) -> bool:
 
 def _unknown(name: str, section: Any, shown: str) -> UserError:
     near = difflib.get_close_matches(name, [*section.keys()], n=1)
+    if not section.keys():
+        key = shown.partition("=")[0].rpartition(f".{name}")[0]
+        return UserError(
+            f"{shown}: the section has no {name!r} yet: give all of it as a Python dict, {key}="
+            '"{...}"; experiments/base.py shows one'
+        )
     hint = f"did you mean {near[0]!r}?" if near else "experiments/base.py has them all"
     return UserError(f"{shown}: unknown key {name!r}: {hint}")
 
@@ -119,11 +125,20 @@ def _converted(present: Any, text: str, shown: str) -> Any:
     for kind, (convert, wanted) in CONVERSIONS.items():
         if isinstance(present, kind):
             try:
-                return convert(text)
+                return _whole_like(present, convert(text))
             except (ValueError, ArithmeticError):
                 raise UserError(f"{shown}: it must be {wanted}") from None
     value = _literal(text)
     return list(value) if isinstance(present, list) and isinstance(value, tuple) else value
+
+
+def _whole_like(present: Any, value: Any) -> Any:
+    """A tuple with its items as whole numbers, where the present one's are and they may be."""
+    if not (isinstance(value, tuple) and present and all(type(item) is int for item in present)):
+        return value
+    return tuple(
+        int(item) if isinstance(item, float) and item.is_integer() else item for item in value
+    )
 
 
 def _boolean(text: str) -> bool:

@@ -43,9 +43,12 @@ class SentenceView:
 
 
 def check_line(text: str) -> None:
-    """Raises UserError where a sentence has what no line of text has: the end of one, controls."""
+    """Raises UserError where a sentence has the end of a line in it, or controls but the tab."""
     for place, character in enumerate(text, start=1):
-        if unicodedata.category(character) in ("Cc", "Cs"):  # Cs: bytes that were not UTF-8
+        if character != "\t" and unicodedata.category(character) in (
+            "Cc",
+            "Cs",
+        ):  # Cs: bytes that were not UTF-8
             kind = "no text" if "\ud800" <= character <= "\udfff" else "a control character"
             raise UserError(
                 f"character {place} of {text[:60]!r} is {character!r}, {kind}: give one line of "

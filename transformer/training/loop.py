@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from transformer.data import Batches, Shape, prefetch
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training import outlook
+from transformer.training import memory, outlook
 from transformer.training.checkpoints import Checkpoints, open_checkpoints
 from transformer.training.development import Development, Stopping
 from transformer.training.divergence import GoBack, Passed, Watch, pass_over
@@ -45,18 +46,24 @@ def train(experiment: Experiment) -> Exit:
     )
     experiment.check_mesh()
     experiment.check_corpus()
-    # A model that the mesh does not divide is refused here.
-    factory = StateFactory(experiment.model, optimizer, experiment.layout, config.training)
+    new_factory = functools.partial(
+        StateFactory, optimizer=optimizer, layout=experiment.layout, config=config.training
+    )
+    factory = new_factory(experiment.model)  # one that the mesh does not divide is refused here
+    memory.refuse_too_large(factory.abstract)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
+        if experiment.fit_vocabulary():
+            factory = new_factory(experiment.model)
         run = _Run(experiment, factory, optimizer, schedule, checkpoints)
         stop = stack.enter_context(StopRequest(checkpoints))
         back = None
         while True:
             try:
-                return run.go_on(stop, back)
+                with memory.said_in_one_line(config.data.tokens_per_batch):
+                    return run.go_on(stop, back)
             except GoBack as error:
                 back = error.with_traceback(None)  # which holds the state that is left behind
 
@@ -105,7 +112,6 @@ class _Run:
         self._experiment, self._factory, self._checkpoints = experiment, factory, checkpoints
         self._schedule = schedule
         self._batches = experiment.train_batches
-        experiment.check_vocabulary()
         self._train_step = layout.jit(
             make_train_step(model, optimizer, schedule, config.training, config.divergence),
             donate_argnums=0,

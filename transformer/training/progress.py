@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 WINDOW = 20.0  # seconds over which the shown speed is averaged
 QUIET = 10.0  # seconds without a line at most
 STEADY = 10  # steps, or seconds, behind which a speed is to be believed
-ABSURD = 3 * 86_400.0  # seconds left that were hardly meant
+ABSURD = 12 * 3_600.0  # seconds left of which a word is said: were so many steps meant?
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,14 @@ def too_long(step: int, total: int, speed: Speed) -> str | None:
     if left < ABSURD:
         return None
     return (
-        f"warning: at this speed the steps up to training.steps={total} take {left / 86_400:,.0f} "
-        "days more: set it, data.tokens_per_batch or the model smaller, or take a faster machine"
+        f"warning: at this speed the steps up to training.steps={total} take {_long(left)} more: "
+        "set it, data.tokens_per_batch or the model smaller, or take a faster machine"
     )
+
+
+def _long(seconds: float) -> str:
+    hours = seconds / 3_600
+    return f"{hours:,.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
 
 
 def _status(steps_left: int, loss: float, speed: Speed | None) -> str:
