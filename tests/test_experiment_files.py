@@ -79,11 +79,11 @@ def test_an_experiment_file_knows_where_it_lies(tmp_path: Path) -> None:
         "from experiments import base\n"
         "def get_config(variant=''):\n"
         "    config = base.get_config()\n"
-        "    config.name = __file__\n"
+        "    config.data.cache_dir = __file__\n"
         "    return config\n",
         encoding="utf-8",
     )
-    assert experiment_files.load_config(str(path), []).name == str(path)
+    assert experiment_files.load_config(str(path), []).data.cache_dir == str(path)
 
 
 @pytest.mark.parametrize(
