@@ -155,7 +155,7 @@ def get_config(variant: str = "") -> ConfigDict:
     data.orchard.dev_size = 200
     data.orchard.test_size = 1_000
     data.files = ConfigDict()  # any text files, for language models: transformer/data/passages.py
-    data.files.patterns = ()  # globs, ** for any folders; () = this package's own source code
+    data.files.patterns = ()  # globs, each of some file, plain or gzip; () = our own source code
     data.files.lines = 8  # consecutive lines of a passage
     data.files.prompt_lines = 2  # of these, the source; what follows is the target
     data.files.unprompted = 0.5  # share of training passages whose prompt is empty: all is target

@@ -5,7 +5,7 @@
     corpus.json        what the text's content was           tensorboard/   the same numbers
     data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
-    choices.json       what was chosen by the text, once: the tokenizer of BLEU ...
+    choices.json       what was chosen by the text, once: BLEU's tokenizer, the model's vocabulary
     evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
     trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
