@@ -53,6 +53,17 @@ def test_a_store_holds_the_corpus_and_is_built_once(corpus, tokenizer, tmp_path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["k"]
 
 
+def test_a_store_that_takes_long_says_how_far_it_is(
+    corpus, tokenizer, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(store_module, "CHUNK", 100)
+    monkeypatch.setattr(store_module, "QUIET", 0.0)
+    caplog.set_level("INFO", "transformer")
+    open_store(tmp_path, corpus, tokenizer, key="k")
+    said = [line for line in caplog.messages if line.endswith("so far")]
+    assert said == [f"tokenised {count} sentence pairs so far" for count in (100, 200, 211)]
+
+
 def test_gather_is_many_sentences_end_to_end(store):
     examples = np.array([5, 0, 210, 5])
     for side, one in ((0, store.source), (1, store.target)):

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 5  # of the layout above, and of how text is held to its fingerprint: raise it with them
 CHUNK = 8_192  # pairs tokenised at a time
+QUIET = 10.0  # seconds without a word, at most, while a store is built
 TRIES = 10  # to put a store in its place, while others put, delete and mend theirs
 
 WRITTEN = ("tokens.bin", "offsets.npy", "pairs.npy")
@@ -244,12 +245,16 @@ def _digests(
 
 
 def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
-    started, lengths, known = time.monotonic(), [np.zeros(1, np.int64)], []
+    lengths, known = [np.zeros(1, np.int64)], []
+    started = said = time.monotonic()
     with open(folder / "tokens.bin", "wb") as file:
         for ids, lengths_of_chunk, pairs in chunks:
             lengths.append(lengths_of_chunk)
             ids.astype(dtype).tofile(file)
             known.append(pairs)
+            if (now := time.monotonic()) - said >= QUIET:
+                said = now
+                log.info("tokenised %d sentence pairs so far", sum(map(len, known)))
     if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")
     pairs = np.concatenate(known)

@@ -104,6 +104,7 @@ def train(
 
 def _train(sentences: list[str], lowercase: bool, options: dict[str, Any]) -> bytes:
     """The model that SentencePiece makes of these sentences; `options`: more of the trainer's."""
+    log.info("training a tokenizer on %d lines of text", len(sentences))
     model = io.BytesIO()
     with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
         rules.write(_normalization_rules(lowercase))
