@@ -43,6 +43,7 @@ from transformer.data import (
 from transformer.data.sides import check_sides
 from transformer.errors import UserError
 from transformer.models import Seq2Seq, build_model, parameters
+from transformer.nested import merged
 from transformer.sharding import Layout
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Experiment:
                 f"{folder}/config.json is damaged, or another version's ({error}): restore it, or "
                 "use the version that wrote it"
             ) from error
-        return cls(from_dict(_merge(tree, changes)), folder)
+        return cls(from_dict(merged(tree, changes)), folder)
 
     def claim(self) -> contextlib.AbstractContextManager[None]:
         """Makes the run directory this experiment's, and holds it; see `run_directory.claim`."""
@@ -137,7 +138,7 @@ class Experiment:
 
     @property
     def _rows(self) -> int:
-        """Of the tables of pieces: what the run chose, or as many as were asked for."""
+        """The rows of the tables of pieces: as the run chose, or as many as were asked for."""
         asked = self.config.model.vocab_size
         rows = run_directory.chosen(self.workdir).get(ROWS_KEY, asked)
         if type(rows) is not int or not 0 < rows <= asked:
@@ -395,11 +396,3 @@ class Experiment:
 def _corpus(config: DataConfig | PartConfig) -> Corpus:
     """Of the source that a section of the configuration names."""
     return SOURCES[config.source](**dataclasses.asdict(getattr(config, config.source)))
-
-
-def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(tree)
-    for key, value in changes.items():
-        section = isinstance(value, dict) and isinstance(tree.get(key), dict)
-        merged[key] = _merge(tree[key], value) if section else value
-    return merged

@@ -168,7 +168,7 @@ def _repository_root(path: Path) -> Path:
 
     What is found there runs as code, so it is never just any folder above the file: it is the one
     whose `experiments` the file lies in; else the file's own repository; else the checkout of this
-    package; else the file's own folder. The first two count only where `_foreign` finds nothing.
+    package; else the file's own folder. The first two count only where others cannot write them.
     Links are followed, as Python does for a script.
     """
     path = path.resolve()
@@ -181,19 +181,19 @@ def _repository_root(path: Path) -> Path:
     beside = [folder.parent] if folder.name == "experiments" else []
     for candidate in (*beside, *itertools.islice(marked, 1)):
         if (candidate / BASE).is_file():
-            foreign = _foreign(candidate, path)
-            if foreign is None:
+            part = _open_to_others(candidate, path)
+            if part is None:
                 return candidate
             log.warning(
                 "%s is passed over: others can write %s, and what lies there would run; to use it, "
                 "make it yours alone",
-                *(candidate / BASE, foreign),
+                *(candidate / BASE, part),
             )
     checkout = Path(__file__).parent.parent
     return checkout if (checkout / BASE).is_file() else folder
 
 
-def _foreign(root: Path, path: Path) -> Path | None:
+def _open_to_others(root: Path, path: Path) -> Path | None:
     """What of a repository somebody can write whom running `path` does not trust anyway.
 
     Trusted are oneself, root, and who owns the file or its folder.

@@ -86,7 +86,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _discard_dead(leftovers(path))  # of this path alone: the folder may be anybody's
-        unfinished, descriptor = _begin(path)
+        unfinished, descriptor = _create_held(path)
         try:
             with open(descriptor, "wb") as file:
                 yield file
@@ -111,7 +111,7 @@ def building(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent)
-    unfinished, descriptor = _begin(folder, folder=True)
+    unfinished, descriptor = _create_held(folder, folder=True)
     try:
         yield unfinished
     finally:
@@ -145,7 +145,7 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _begin(path: Path, *, folder: bool = False) -> tuple[Path, int]:
+def _create_held(path: Path, *, folder: bool = False) -> tuple[Path, int]:
     """Makes an empty file or folder beside a path: its path, and the descriptor that holds it.
 
     While that is open, the file or folder is a living process's work.

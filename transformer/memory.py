@@ -1,12 +1,43 @@
 """The most memory that there is for arrays, as devices and the system tell it."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
+from transformer.errors import UserError
+
 GIB = 2**30
 SYSTEM = Path("/")  # whose /proc and /sys are read
+
+
+def require(needed: int, what: str, remedy: str) -> None:
+    """Refuses what cannot fit into all memory that there is.
+
+    Args:
+        needed: bytes on all devices together.
+        what: takes them, and how: "... take at least {}", whose {} is the number.
+        remedy: what to do about it.
+
+    Raises:
+        UserError: names both numbers.
+    """
+    there = available_bytes()
+    if there is not None and needed > there:
+        took = what.format(f"{needed / GIB:,.1f} GiB")
+        raise UserError(f"{took}, and there are {there / GIB:,.1f} GiB: {remedy}")
+
+
+@contextlib.contextmanager
+def exhausted_as(message: str) -> Iterator[None]:
+    """Raises UserError with this message where a device runs out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(message) from error
 
 
 def available_bytes() -> int | None:

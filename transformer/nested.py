@@ -36,3 +36,12 @@ def value_at(tree: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, dict) else None  # pyright: ignore
     return tree
+
+
+def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A tree with the values of another in place of its own, or beside them."""
+    result = dict(tree)
+    for key, value in changes.items():
+        section = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        result[key] = merged(tree[key], value) if section else value
+    return result

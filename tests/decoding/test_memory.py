@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.decoding.test_translate import NO_CONFIG, OPTIONS, Letters, Successor
+from transformer import memory as system
 from transformer.decoding import Translator, memory
 from transformer.errors import UserError
 
@@ -32,7 +33,7 @@ def test_a_beam_that_does_not_fit_is_refused_before_anything_is_searched(
     for there in (needed - 1, needed):
         subject = Translator(Successor(NO_CONFIG), params, Letters(), **options)
         monkeypatch.setattr(memory, "SMALL", 0)
-        monkeypatch.setattr(memory, "available_bytes", lambda there=there: there)
+        monkeypatch.setattr(system, "available_bytes", lambda there=there: there)
         compiled.clear()
         if there < needed:
             for refused in (subject.translate, subject.translate_each):

@@ -83,7 +83,7 @@ def carried_out(entropies: dict[str, tuple[float, ...]], workdir: Path) -> list[
         for seed, value in enumerate(values):
             runs.append(Run("table3", name, seed, config, workdir))
             runs[-1].path.parent.mkdir(exist_ok=True)
-            runs[-1].note(result(runs[-1], value, 10.0 + seed))
+            runs[-1].write_result(result(runs[-1], value, 10.0 + seed))
     return runs
 
 
@@ -141,7 +141,7 @@ def test_a_row_of_ones_own_beside_the_papers(tmp_path: Path) -> None:
     larger = from_dict(larger.as_dict())
     runs = [dataclasses.replace(r, config=larger) if r in of_big else r for r in runs]
     for each, value in zip((r for r in runs if r.name == "big"), entropies["big"], strict=True):
-        each.note(result(each, value, 10.0))
+        each.write_result(result(each, value, 10.0))
     text = write_report(papers, runs, tmp_path)[0].read_text()
     assert "big: another vocabulary than base's" in text
     assert "Of 2 rows, 1 differ from base in cross-entropy by more than chance: mine" in text

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.tiny import get_config
+from transformer import memory as system
 from transformer import training
 from transformer.config import from_dict
 from transformer.errors import UserError
@@ -33,9 +34,9 @@ def test_what_fits_to_a_byte_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrainState(two, two, {"a": two}, (two, two), (), ())
     needed = 4 * 15 * (5 + 1)  # and the gradients of the parameters
     assert memory.least_bytes(state) == needed
-    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    monkeypatch.setattr(system, "available_bytes", lambda: needed)
     memory.refuse_too_large(state)
-    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    monkeypatch.setattr(system, "available_bytes", lambda: needed - 1)
     with pytest.raises(UserError, match="15 parameters"):
         memory.refuse_too_large(state)
 

@@ -125,14 +125,14 @@ def _converted(present: Any, text: str, shown: str) -> Any:
     for kind, (convert, wanted) in CONVERSIONS.items():
         if isinstance(present, kind):
             try:
-                return _whole_like(present, convert(text))
+                return _with_whole_items(present, convert(text))
             except (ValueError, ArithmeticError):
                 raise UserError(f"{shown}: it must be {wanted}") from None
     value = _literal(text)
     return list(value) if isinstance(present, list) and isinstance(value, tuple) else value
 
 
-def _whole_like(present: Any, value: Any) -> Any:
+def _with_whole_items(present: Any, value: Any) -> Any:
     """A tuple with its items as whole numbers, where the present one's are and they may be."""
     if not (isinstance(value, tuple) and present and all(type(item) is int for item in present)):
         return value

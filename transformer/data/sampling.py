@@ -109,9 +109,8 @@ class Sampled:
         """
         kept = {str(number) for number in range(epoch - KEPT + 1, epoch + 1)}
         for folder in list(self._folder.iterdir()):
-            if not folder.name.isdigit() or folder.name in kept:
-                continue
-            if not files.is_read(folder):
+            is_over = folder.name.isdigit() and folder.name not in kept
+            if is_over and not files.is_read(folder):
                 gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
                 with contextlib.suppress(FileNotFoundError):  # another process was quicker
                     folder.rename(gone)

@@ -188,7 +188,7 @@ class Treebank:
         return {"treebank": getattr(self, split)}
 
     def _files(self, split: str) -> list[str]:
-        """As they were first: what is put beside them later was not fingerprinted."""
+        """A split's files as they were first: what comes later was not fingerprinted."""
         _require_split(self, split, f"data.treebank.{split}")
         if split not in self._names:
             key = f"data.treebank.{split}"

@@ -1,13 +1,11 @@
 """Whether a search fits: the least memory that it takes, and the most that there is."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from transformer.errors import UserError
-from transformer.memory import GIB, available_bytes
+from transformer import memory
 
 SMALL = 100_000  # positions of all hypotheses: fewer are not looked at, which takes a while
 
@@ -38,24 +36,17 @@ def refuse_too_large(needed: int, rows: int, length: int, beam: int, extra_lengt
     Raises:
         UserError: names the keys, and both numbers.
     """
-    there = available_bytes()
-    if there is not None and needed > there:
-        raise UserError(
-            f"decoding.beam={beam} and decoding.extra_length={extra_length} take at least "
-            f"{needed / GIB:,.1f} GiB for {rows} sentences of {length} tokens, and there are "
-            f"{there / GIB:,.1f} GiB: set them, or decoding.tokens_per_batch, lower"
-        )
+    memory.require(
+        needed,
+        f"decoding.beam={beam} and decoding.extra_length={extra_length} take at least {{}} for "
+        f"{rows} sentences of {length} tokens",
+        "set them, or decoding.tokens_per_batch, lower",
+    )
 
 
-@contextlib.contextmanager
-def said_in_one_line(beam: int, extra_length: int) -> Iterator[None]:
+def said_in_one_line(beam: int, extra_length: int) -> contextlib.AbstractContextManager[None]:
     """Raises UserError where a device runs out of memory all the same."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            f"the search runs out of memory with decoding.beam={beam} and decoding.extra_length="
-            f"{extra_length}: set them, or decoding.tokens_per_batch, lower"
-        ) from error
+    return memory.exhausted_as(
+        f"the search runs out of memory with decoding.beam={beam} and decoding.extra_length="
+        f"{extra_length}: set them, or decoding.tokens_per_batch, lower"
+    )

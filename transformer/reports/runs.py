@@ -64,7 +64,7 @@ class Run:
             ) from None
         return found
 
-    def note(self, found: dict[str, Any]) -> None:
+    def write_result(self, found: dict[str, Any]) -> None:
         """Writes down what has been read off it."""
         content = {"config": run_directory.digest(self.config), **found}
         files.write_json(self.path, {**content, "checksum": _checksum(content)})
@@ -83,7 +83,7 @@ def carry_out(run: Run, split: str, more: More | None = None) -> Exit:
     """
     code = train(run.experiment)
     if code == Exit.DONE:
-        run.note(_read_off(run.workdir, split, more))
+        run.write_result(_read_off(run.workdir, split, more))
     jax.clear_caches()  # a run's programs are nobody else's: they stay on disk
     gc.collect()
     return code

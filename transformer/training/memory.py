@@ -2,12 +2,10 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
 
 import jax
 
-from transformer.errors import UserError
-from transformer.memory import GIB, available_bytes
+from transformer import memory
 from transformer.training.state import TrainState
 
 WAYS = "make the model smaller, or split it over more devices (mesh.fsdp, mesh.tensor)"
@@ -33,24 +31,14 @@ def refuse_too_large(state: TrainState) -> None:
     Raises:
         UserError: names both numbers.
     """
-    needed, there = least_bytes(state), available_bytes()
-    if there is not None and needed > there:
-        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        raise UserError(
-            f"{count:,} parameters, their gradients and the optimizer take at least "
-            f"{needed / GIB:,.1f} GiB, and there are {there / GIB:,.1f} GiB: {WAYS}"
-        )
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    what = f"{count:,} parameters, their gradients and the optimizer take at least {{}}"
+    memory.require(least_bytes(state), what, WAYS)
 
 
-@contextlib.contextmanager
-def said_in_one_line(tokens_per_batch: int) -> Iterator[None]:
+def said_in_one_line(tokens_per_batch: int) -> contextlib.AbstractContextManager[None]:
     """Raises UserError where a device runs out of memory all the same."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            f"training runs out of memory with data.tokens_per_batch={tokens_per_batch}: set it "
-            f"lower, training.accumulate higher or model.remat=full; or {WAYS}"
-        ) from error
+    return memory.exhausted_as(
+        f"training runs out of memory with data.tokens_per_batch={tokens_per_batch}: set it "
+        f"lower, training.accumulate higher or model.remat=full; or {WAYS}"
+    )
