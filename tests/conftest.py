@@ -1,9 +1,7 @@
 """What every test runs under: eight virtual CPU devices, checked shapes, strict promotion."""
 
-import fcntl
 import gc
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +23,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
 from tests import processes  # noqa: E402
-from transformer import testing  # noqa: E402
+from transformer import compilation_cache, testing  # noqa: E402
 from transformer.training import storage  # noqa: E402
 
 testing.virtual_devices(8)
@@ -33,45 +31,17 @@ jax.config.update("jax_disable_most_optimizations", True)  # halves the time to 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
+# One folder of compiled programs for all workers, commands and later runs: each is written whole.
+PROGRAMS = str(Path(__file__).parents[1] / ".cache" / "jax")
+compilation_cache.install()
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+
 # The same examples every time, and no failure because the machine was busy.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
-CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 RESIDENT = 1.2e9  # bytes
-UNFINISHED = pytest.StashKey[Path]()
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Takes a folder of compiled programs for this process alone.
-
-    JAX does not write them atomically: neither another worker may read them meanwhile, nor a later
-    run after this one was killed.
-    """
-    folder = next(folder for number in range(1_000) if _lock(folder := CACHE / str(number)))
-    programs, unfinished = folder / "programs", folder / "unfinished"
-    if unfinished.exists():
-        shutil.rmtree(programs, ignore_errors=True)
-    unfinished.touch()
-    session.config.stash[UNFINISHED] = unfinished
-    jax.config.update("jax_compilation_cache_dir", str(programs))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)  # for commands run in this process
-
-
-def _lock(folder: Path) -> bool:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)  # held as long as the process lives
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return False
-    return True
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus != pytest.ExitCode.INTERRUPTED:
-        session.config.stash[UNFINISHED].unlink()
 
 
 @pytest.fixture(autouse=True)

@@ -29,14 +29,16 @@ def start(
     cache: Path,
     devices: int = 1,
     optimize: bool = False,
+    own_programs: bool = False,
     program: Sequence[str] = (sys.executable, "-m", "transformer"),
     **options: Any,
 ) -> subprocess.Popen:
     """`python -m transformer ...` from a folder that is not the repository's.
 
-    `optimize` lets XLA take its time to compile; without it that takes half as long.
+    `optimize` lets XLA take its time to compile; without it that takes half as long. Compiled
+    programs are shared with all other tests, or with those of the same `cache` (`own_programs`).
     """
-    ours = {"JAX_COMPILATION_CACHE_DIR", "NPROC"}  # not the command's
+    ours = {"NPROC"} | ({"JAX_COMPILATION_CACHE_DIR"} if own_programs else set())
     own = {k: v for k, v in os.environ.items() if k not in ours}
     environment = {
         **own,

@@ -228,7 +228,6 @@ def test_paths_through_a_shell(tmp_path: Path) -> None:
     ]
     odd += ["\n", "{a,b}", "a?", "!", "w_\udce9", "a.orbax-checkpoint-tmp"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    del environment["JAX_COMPILATION_CACHE_DIR"]
     steps = "--config.training.steps=2 --config.training.eval_every=0"
     program = f"{sys.executable} -m transformer"
     for name in odd:

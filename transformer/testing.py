@@ -175,7 +175,8 @@ def random_batch(
 def initialised(config: ModelConfig, batch: Batch, seed: int = 0) -> tuple[Seq2Seq, Any]:
     """A model and its initial variables, plain arrays; call it under a layout."""
     model = build_model(config)
-    return model, nn.unbox(model.init(rng.key(seed, Stream.INIT), batch))
+    initialise = jax.jit(model.init)  # one program without the model's outputs: nobody takes them
+    return model, nn.unbox(initialise(rng.key(seed, Stream.INIT), batch))
 
 
 def assert_equals_reference(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:

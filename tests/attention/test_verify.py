@@ -67,9 +67,10 @@ def test_pairwise(backend: str, use: str, program: str, precision: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", NAMES)
-def test_every_cell(backend: str) -> None:
-    for cell in verify([backend], sizes()):
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("use", USES)
+def test_every_cell(use: str, program: str) -> None:
+    for cell in verify(NAMES, sizes(), uses=[use], programs=[program]):
         hold(cell)
 
 

@@ -50,3 +50,10 @@ def drawn(c: ModelConfig, batch: Batch, seed: int = 0) -> Any:
         return jnp.asarray(spread + is_scale, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, nn.unbox(shapes))
+
+
+def moved(variables: Any) -> Any:
+    """Initial variables and some noise: none is at the value that it begins with."""
+    random = np.random.default_rng(0)
+    add = lambda x: jnp.asarray(x + 0.1 * random.normal(size=x.shape), x.dtype)  # noqa: E731
+    return jax.tree.map(add, jax.tree.map(np.asarray, variables))

@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from experiments.benchmarks.peers import environment
 from experiments.benchmarks.recurrent import TORCH
+from tests.models.options import moved
 from transformer import testing
 from transformer.models.recurrent.cells import CELLS
 from transformer.models.recurrent.layer import Layer, run_layer, zeros
@@ -60,10 +61,7 @@ def test_a_layer_is_pytorchs(family: str, tmp_path: Path) -> None:
         for i, shape in enumerate([(T, B, D), (T, B, R)])
     )
     with testing.layout():
-        params = nn.unbox(One().init(jax.random.key(2), x))
-        params = jax.tree.map(
-            lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params
-        )
+        params = moved(nn.unbox(One().init(jax.random.key(2), x)))
         out, pull = jax.vjp(One().apply, params, x)
         grads, dx = pull(cotangent)
 

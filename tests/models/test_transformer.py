@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.options import moved
 from transformer import testing
 from transformer.batch import Batch, Target
 from transformer.models import build_model, parameters
@@ -25,8 +26,7 @@ def trained(request: pytest.FixtureRequest):
     batch = testing.random_batch(vocab_size=config.vocab_size, rows=B)
     with jax.numpy_dtype_promotion("strict"), testing.layout():
         model, variables = testing.initialised(config, batch)
-        noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
-        yield model, jax.tree.map(noise, variables), batch
+        yield model, moved(variables), batch
 
 
 def test_sinusoids_are_the_papers() -> None:

@@ -73,10 +73,8 @@ def same(a: TrainState, b: TrainState) -> bool:
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=() if kind == "flipped" else pytest.mark.slow) for kind in KINDS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_file_damaged_in_turn(
     saved: tuple[Path, StateFactory, dict],
     tmp_path: Path,

@@ -99,7 +99,8 @@ def test_another_day_host_and_directory_change_nothing(cache: Path, tmp_path: Pa
     renamed = ["unshare", "-ru", "hostname", "elsewhere"]
     if shutil.which("unshare") and subprocess.run(renamed, capture_output=True).returncode == 0:
         program = ("unshare", "-ru", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh", *program)
-    code, _, errors = run(*command, f"--workdir={there}", cache=others_cache, program=program)
+    command += (f"--workdir={there}",)
+    code, _, errors = run(*command, cache=others_cache, own_programs=True, program=program)
     assert code == 0, errors
     assert differences(here, there) == []
     for name in ("tokenizer.model", "corpus.json", "config.json"):

@@ -49,7 +49,9 @@ def test_a_run_leaves_what_is_needed_to_repeat_it(undisturbed: Path) -> None:
     assert saved[-1] == STEPS and len(saved) <= 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_stopped_and_continued_equals_undisturbed(
     undisturbed: Path, cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
