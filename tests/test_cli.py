@@ -89,6 +89,7 @@ def test_help_is_worth_reading_and_quick() -> None:
     assert time.perf_counter() - began < 5.0  # 0.1 s on an idle machine
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing(trained: Path, cache: Path) -> None:
     """Initial parameters, the step and the digests: no more, and all kept, like the corpus."""
     code, _, errors = run("train", TINY, f"--workdir={cache}/again", *QUICK, cache=cache)
@@ -169,6 +170,7 @@ def test_text_that_cannot_be_trained_on_is_refused(
     assert message in refused("train", TINY, f"--workdir={tmp_path}/run", *arguments)
 
 
+@pytest.mark.slow
 def test_ones_own_files_need_no_code(cache: Path, tmp_path: Path) -> None:
     """Two dirty text files named on the command line; what was left out is listed."""
     sources = [b"uno dos %d\n" % number for number in range(40)]

@@ -7,10 +7,9 @@ import pytest
 
 from tests.processes import EXPERIMENTS, ROOT, metrics, run
 
-QUICK = "vit_digits"  # the default lane's; the others are the slow one's
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 def test_casa_roja_is_learned(tmp_path: Path) -> None:
     """Held-out combinations are translated, as the experiment's header says; by steps, not time."""
     config = f"--config={ROOT}/experiments/casa_roja.py"
@@ -34,13 +33,7 @@ def translate(workdir: str, sentence: str, cache: Path) -> tuple[int, str, str]:
         return run("translate", workdir, cache=cache, stdin=stdin)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == QUICK else pytest.mark.slow)
-        for path in EXPERIMENTS
-    ],
-)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_at_smoke_size(path: Path, tmp_path: Path) -> None:
     """It trains, the loss falls by a fifth, and what it trained is evaluated and translates."""
     workdir = tmp_path / "run"

@@ -115,7 +115,7 @@ MIXED = {"fsdp": 2, "tensor": 2, "sequence": 2}
     ("backend", "axes", "packed"),
     [
         pytest.param("ring", {"sequence": 8}, True, marks=pytest.mark.slow),
-        ("ring", MIXED, False),
+        pytest.param("ring", MIXED, False, marks=pytest.mark.slow),
         pytest.param("ulysses", {"data": 2, "sequence": 4}, True, marks=pytest.mark.slow),
         pytest.param("ulysses", MIXED, False, marks=pytest.mark.slow),
         pytest.param("ring:splash", {"tensor": 2, "sequence": 4}, True, marks=pytest.mark.slow),

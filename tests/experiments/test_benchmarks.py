@@ -26,6 +26,7 @@ def test_a_long_sequences_memory_falls_with_the_devices_it_is_split_over(shards:
     assert each <= BOUND / shards * alone
 
 
+@pytest.mark.slow
 @pytest.mark.optax
 def test_a_training_steps_memory_is_linear_in_the_length() -> None:
     """Within the loop over layers too, which may keep what a single layer does not."""

@@ -52,8 +52,11 @@ def drawn(c: ModelConfig, batch: Batch, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, nn.unbox(shapes))
 
 
-def moved(variables: Any) -> Any:
-    """Initial variables and some noise: none is at the value that it begins with."""
-    random = np.random.default_rng(0)
-    add = lambda x: jnp.asarray(x + 0.1 * random.normal(size=x.shape), x.dtype)  # noqa: E731
-    return jax.tree.map(add, jax.tree.map(np.asarray, variables))
+def trained(c: ModelConfig, batch: Batch) -> tuple[Any, Any]:
+    """A model and random variables."""
+    return build_model(c), {"params": drawn(c, batch)}
+
+
+def compiled(model: Any) -> Any:
+    """`model.apply`, one program for each shape; to be called under one layout."""
+    return jax.jit(model.apply, static_argnames=("method", "mutable"))

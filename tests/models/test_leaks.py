@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.options import trained
 from transformer import testing
 from transformer.attention import Kept
 from transformer.config import AttentionConfig
 
 B, S, T, W, L = 2, 8, 6, 2, 4
 BACKENDS = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
-QUICK = [("transformer", "ring:chunked", False)]
+QUICK = [("transformer", "chunked", False)]
 # The slow lane: each backend in both families, scanned in one and unrolled in the other.
 EVERY = [
     pytest.param(*row, marks=() if row in QUICK else pytest.mark.slow)
@@ -51,9 +52,7 @@ def parts(family: str, backend: str, unroll: bool) -> tuple[Any, Any, Any, Any]:
     )
     across = backend.startswith(("ring", "ulysses"))
     layout = testing.layout(tensor=2, sequence=2) if across else testing.layout()
-    with testing.layout():
-        model, variables = testing.initialised(config, batch)
-    return model, variables, batch, layout
+    return *trained(config, batch), batch, layout
 
 
 @pytest.mark.parametrize(("family", "backend", "unroll"), EVERY)

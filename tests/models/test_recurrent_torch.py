@@ -18,7 +18,6 @@ from flax import linen as nn
 
 from experiments.benchmarks.peers import environment
 from experiments.benchmarks.recurrent import TORCH
-from tests.models.options import moved
 from transformer import testing
 from transformer.models.recurrent.cells import CELLS
 from transformer.models.recurrent.layer import Layer, run_layer, zeros
@@ -61,7 +60,11 @@ def test_a_layer_is_pytorchs(family: str, tmp_path: Path) -> None:
         for i, shape in enumerate([(T, B, D), (T, B, R)])
     )
     with testing.layout():
-        params = moved(nn.unbox(One().init(jax.random.key(2), x)))
+        random = np.random.default_rng(2)  # no parameter is at the value that it begins with
+        params = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf + 0.1 * random.normal(size=leaf.shape), leaf.dtype),
+            nn.unbox(One().init(jax.random.key(2), x)),
+        )
         out, pull = jax.vjp(One().apply, params, x)
         grads, dx = pull(cotangent)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.options import moved
+from tests.models.options import compiled, drawn
 from transformer import testing
 from transformer.batch import Batch, Target
 from transformer.models import build_model, parameters
@@ -19,14 +19,13 @@ B, S, T = 3, 7, 5
 CONFIG = testing.model_config(dropout=0.0)
 
 
-@pytest.fixture(scope="module", params=["post", "pre"])
+@pytest.fixture(scope="module", params=["post", pytest.param("pre", marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest):
     """A model, its variables with every parameter off its initial value, and a batch."""
     config = dataclasses.replace(CONFIG, norm=request.param)
     batch = testing.random_batch(vocab_size=config.vocab_size, rows=B)
     with jax.numpy_dtype_promotion("strict"), testing.layout():
-        model, variables = testing.initialised(config, batch)
-        yield model, moved(variables), batch
+        yield build_model(config), {"params": drawn(config, batch)}, batch
 
 
 def test_sinusoids_are_the_papers() -> None:
@@ -76,10 +75,11 @@ def test_causality_and_padding_by_input_gradients(trained) -> None:
 def test_packed_equals_unpacked(trained) -> None:
     """Two sentences in one row give the hidden states that each gives alone."""
     model, variables, _ = trained
+    apply = compiled(model)
     packed = testing.random_batch(
-        vocab_size=CONFIG.vocab_size, rows=1, source_length=12, target_length=9, packed=True
+        vocab_size=CONFIG.vocab_size, rows=1, source_length=12, target_length=8, packed=True
     )
-    hidden = model.apply(variables, packed)[0]
+    hidden = apply(variables, packed)[0]
     for segment in (1, 2):
         s, t = (
             jax.tree.map(lambda x, s=segment, side=side: x[side.segments == s][None], side)
@@ -89,7 +89,7 @@ def test_packed_equals_unpacked(trained) -> None:
             s.replace(segments=jnp.ones_like(s.segments)),
             t.replace(segments=jnp.ones_like(t.segments)),
         )
-        expected = model.apply(variables, alone)[0]
+        expected = apply(variables, alone)[0]
         t = packed.target
         assert_equals_reference(hidden[t.segments[0] == segment], expected)
 
@@ -97,22 +97,21 @@ def test_packed_equals_unpacked(trained) -> None:
 def test_cached_equals_full(trained) -> None:
     """Decoding token by token, for several hypotheses at once, equals teacher forcing."""
     model, variables, batch = trained
-    W = 2
-    memory = model.apply(variables, batch.source, method="encode")
+    W, apply = 2, compiled(model)
+    memory = apply(variables, batch.source, method="encode")
     ids_BWT = jnp.stack([jnp.asarray(batch.target.ids), jnp.asarray(batch.target.ids)[:, ::-1]], 1)
     ones = jnp.ones((B, T), jnp.int32)
 
     def teacher(ids_BT):
         positions = jnp.tile(jnp.arange(T, dtype=jnp.int32), (B, 1))
         target = Target(ids_BT, positions, ones, ids_BT, ones.astype(jnp.float32))
-        return model.apply(variables, target, memory, method="decode")
+        return apply(variables, target, memory, method="decode")
 
     expected = jnp.stack([teacher(ids_BWT[:, w]) for w in range(W)], 1)
     cache = model.apply(variables, memory, T + 2, W, method="init_cache")
-    step = jax.jit(lambda ids, cache: model.apply(variables, ids, cache, method="step"))
     hidden = []
     for t in range(T):
-        out, cache = step(ids_BWT[:, :, t], cache)
+        out, cache = apply(variables, ids_BWT[:, :, t], cache, method="step")
         hidden.append(out)
     assert_equals_reference(jnp.stack(hidden, 2), expected)
     assert int(cache.index) == T
@@ -120,13 +119,14 @@ def test_cached_equals_full(trained) -> None:
 
 def test_reorder_moves_hypotheses(trained) -> None:
     model, variables, batch = trained
-    memory = model.apply(variables, batch.source, method="encode")
+    apply = compiled(model)
+    memory = apply(variables, batch.source, method="encode")
     cache = model.apply(variables, memory, 3, 2, method="init_cache")
     tokens = jnp.array([[4, 5]] * B)
-    _, cache = model.apply(variables, tokens, cache, method="step")
+    _, cache = apply(variables, tokens, cache, method="step")
     crossed = cache.reorder(jnp.array([[1, 0]] * B))
-    a, _ = model.apply(variables, tokens, cache, method="step")
-    b, _ = model.apply(variables, tokens[:, ::-1], crossed, method="step")
+    a, _ = apply(variables, tokens, cache, method="step")
+    b, _ = apply(variables, tokens[:, ::-1], crossed, method="step")
     assert_equals_reference(b[:, ::-1], a)
     assert float(jnp.abs(a[:, 0] - a[:, 1]).max()) > 1e-3
 
@@ -149,8 +149,9 @@ def test_unrolled_and_rematerialised_equal_scanned(trained) -> None:
 
 def test_attention_weights_can_be_had(trained) -> None:
     model, variables, batch = trained
-    memory = model.apply(variables, batch.source, method="encode")
-    _, state = model.apply(variables, batch.target, memory, method="decode", mutable=["attention"])
+    apply = compiled(model)
+    memory = apply(variables, batch.source, method="encode")
+    _, state = apply(variables, batch.target, memory, method="decode", mutable=("attention",))
     weights_NBHTS = state["attention"]["decoder"]["cross_attention"]["weights"][0]
     assert weights_NBHTS.shape == (3, B, CONFIG.heads, T, S)
     sums = np.asarray(weights_NBHTS.sum(-1))[:, batch_rows(batch)]
@@ -164,12 +165,12 @@ def batch_rows(batch) -> np.ndarray:
 def test_dropout_needs_a_key_and_changes_with_it(trained) -> None:
     model, variables, batch = trained
     model = build_model(dataclasses.replace(model.config, dropout=0.5))
-    apply = jax.jit(lambda key: model.apply(variables, batch, rngs={"dropout": key}))
-    first, again, other = (apply(jax.random.key(seed)) for seed in (1, 1, 2))
+    apply = compiled(model)
+    keys = map(jax.random.key, (1, 1, 2))
+    first, again, other = (apply(variables, batch, rngs={"dropout": key}) for key in keys)
     assert bool(jnp.all(first == again))
     assert bool(jnp.any(first != other))
-    plain = model.apply(variables, batch)
-    assert bool(jnp.all(plain == model.apply(variables, batch)))
+    assert bool(jnp.all(apply(variables, batch) == apply(variables, batch)))
 
 
 @pytest.mark.parametrize(

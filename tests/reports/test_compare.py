@@ -144,7 +144,8 @@ def test_a_schedule_ends_with_its_training() -> None:
     assert config.optimizer.schedule_options["warmup_steps"] < 50
 
 
-@pytest.mark.parametrize("family", [pytest.param("transformer", marks=pytest.mark.slow), "lstm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["transformer", "lstm"])
 def test_reach_is_the_norm_of_the_jacobian(family: str, tmp_path: Path) -> None:
     """Against the whole Jacobian: a table row for each position, which no other use touches."""
     B, S, V = 2, 7, 37
@@ -182,6 +183,7 @@ def test_reach_is_the_norm_of_the_jacobian(family: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=0.06)
 
 
+@pytest.mark.slow
 def test_what_decoding_keeps(smoke: ComparisonConfig) -> None:
     """A recurrent state is one vector a layer; a Transformer's keys and values grow."""
     config = SpeedConfig(lengths=(17, 34), tokens=34, rows=2, rounds=1, longest=1.0)

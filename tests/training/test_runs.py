@@ -133,6 +133,7 @@ def test_every_family_goes_on_as_if_undisturbed(cache: Path, tmp_path: Path, fam
     assert differences(expected, workdir) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_ran_out_of_time_is_done(cache: Path, tmp_path: Path) -> None:
     """The same command again adds nothing; a longer limit goes on."""
     workdir = tmp_path / "short"
@@ -159,6 +160,7 @@ def test_a_directory_serves_one_trainer(cache: Path, tmp_path: Path) -> None:
     assert "is being trained by another process" in error_line(errors)
 
 
+@pytest.mark.slow
 def test_a_changed_corpus_is_refused(cache: Path, tmp_path: Path) -> None:
     """Other text under the same names; the same text elsewhere is the same."""
     workdir = tmp_path / "run"
