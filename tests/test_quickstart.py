@@ -7,9 +7,8 @@ import pytest
 
 from tests.processes import EXPERIMENTS, ROOT, metrics, run
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.long
 def test_casa_roja_is_learned(tmp_path: Path) -> None:
     """Held-out combinations are translated, as the experiment's header says; by steps, not time."""
     config = f"--config={ROOT}/experiments/casa_roja.py"
@@ -33,6 +32,7 @@ def translate(workdir: str, sentence: str, cache: Path) -> tuple[int, str, str]:
         return run("translate", workdir, cache=cache, stdin=stdin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs_at_smoke_size(path: Path, tmp_path: Path) -> None:
     """It trains, the loss falls by a fifth, and what it trained is evaluated and translates."""

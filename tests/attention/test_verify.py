@@ -1,12 +1,14 @@
-"""Every backend against the reference: in each use by default, with masks and precisions in turn.
+"""Every backend against the reference: in each use, with masks and precisions in turn.
 
-The whole table, and the leak proofs of all of it, is the slow lane's (`tests/run -m slow
-tests/attention`), and `transformer verify` on any machine. The part that runs by default holds
-every pair of backend and use, of use and mask, and of backend and precision, forward and backward.
+The default lane holds every pair of backend and use, of use and mask, of backend and precision,
+forward and backward; the slow one every pair of backend and mask. The whole table, with its leak
+proofs, is `tests/run -m long tests/attention`, and `transformer verify` on any machine.
 """
 
 import dataclasses
 import importlib
+import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,6 @@ from transformer.errors import UserError
 
 verify_module = importlib.import_module("transformer.attention.verify")
 NAMES = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
-Cells = tuple[str, str, str, str]  # backend, use, program, precision
 
 # What a backend may refuse, and nothing else.
 MAY_REFUSE = {
@@ -37,14 +38,14 @@ def sizes(**changes: int) -> Sizes:
     return dataclasses.replace(Sizes(length=13, heads=4, d_k=8, d_v=8, split=split), **changes)
 
 
-def in_turn() -> list[Cells]:
-    """Every backend in every use, each time with another mask and another precision."""
+def in_turn() -> Iterator:
+    """Every backend in every use, with a mask and a precision; the slow lane: with another mask."""
     programs, precisions = list(PROGRAMS), list(LIMITS)
-    return [
-        (name, use, programs[(i + 2 * j) % len(programs)], precisions[(i + j) % len(precisions)])
-        for i, name in enumerate(NAMES)
-        for j, use in enumerate(USES)
-    ]
+    for lane, (i, name), (j, use) in itertools.product((0, 1), enumerate(NAMES), enumerate(USES)):
+        program = programs[(i + 2 * j + lane) % len(programs)]
+        precision = precisions[(i + j) % len(precisions)]
+        marks = pytest.mark.slow if lane else ()
+        yield pytest.param(name, use, program, precision, marks=marks)
 
 
 def hold(cell: Cell) -> None:
@@ -53,7 +54,7 @@ def hold(cell: Cell) -> None:
     assert cell.fault is None, f"{cell.backend}, {cell.use}, {cell.case}: {cell.fault}"
 
 
-@pytest.mark.parametrize(("backend", "use", "program", "precision"), in_turn())
+@pytest.mark.parametrize(("backend", "use", "program", "precision"), list(in_turn()))
 def test_a_backend_equals_the_reference(
     backend: str, use: str, program: str, precision: str
 ) -> None:
@@ -64,7 +65,7 @@ def test_a_backend_equals_the_reference(
         assert cell.refused or (cell.leaks_tried and cell.forward.keys() == {precision})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("use", USES)
 def test_every_cell(use: str, program: str) -> None:

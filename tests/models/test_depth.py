@@ -51,7 +51,7 @@ def as_users_compile() -> Iterator[None]:
         jax.config.update(name, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("options", [{"dropout": 0.1}, LATER], ids=["paper", "later"])
 def test_48_layers_compile_in_1_3_times_2_layers(options: dict) -> None:

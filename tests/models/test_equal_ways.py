@@ -37,12 +37,13 @@ WAYS = {
     "layer_drop": (0.0, 0.4),
     "backend": ("xla", "chunked"),
 }
-QUICK, SLOW = 1, 12  # rows of the default lane, and of both: 380 of 482 pairs; a row is a minute
+# Rows of the default lane, of both, and by hand; a row is a minute.
+QUICK, SLOW, LONG = 1, 6, 12
 
 
 def each_row() -> Iterator:
-    for number, row in enumerate(best_first(covering(WAYS))[:SLOW]):
-        marks = () if number < QUICK else pytest.mark.slow
+    for number, row in enumerate(best_first(covering(WAYS))[:LONG]):
+        marks = () if number < QUICK else pytest.mark.slow if number < SLOW else pytest.mark.long
         yield pytest.param(row, id="-".join(map(str, row.values())), marks=marks)
 
 

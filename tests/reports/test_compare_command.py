@@ -11,7 +11,7 @@ SMOKE = f"--config={ROOT}/experiments/compare.py:smoke"
 PICTURES = ("speed", "recall-copy", "lengths", "alignments")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_comparison_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     workdir = tmp_path / "compare"
     command = ("compare", SMOKE, f"--workdir={workdir}")

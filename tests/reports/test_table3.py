@@ -258,7 +258,7 @@ get_config = table3.get_config
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_is_stopped_and_gone_on_with(tmp_path: Path) -> None:
     """Four steps of three rows: that the command runs, not what it finds."""
     table, workdir = tmp_path / "table.py", tmp_path / "table3"
