@@ -149,8 +149,7 @@ def verify(options: argparse.Namespace) -> Exit:
     config = load_config(options.config, options.config_arguments)
     runtime.prepare()
     from transformer import attention
-    from transformer.attention import verdict
-    from transformer.models.layers import attention_split
+    from transformer.attention import verify_report
     from transformer.sharding import Layout
 
     chosen = config.model.attention.backend
@@ -163,7 +162,7 @@ def verify(options: argparse.Namespace) -> Exit:
         heads=config.model.heads,
         d_k=config.model.d_k,
         d_v=config.model.d_v,
-        split=attention_split(layout),
+        split=attention.Split.of(layout),
     )
     cells = []
     for cell in attention.verify(backends, sizes):
@@ -173,7 +172,7 @@ def verify(options: argparse.Namespace) -> Exit:
     if options.json:
         _print(json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1))
     else:
-        _print((verdict.table if options.table else verdict.summary)(cells))
+        _print((verify_report.table if options.table else verify_report.summary)(cells))
     return Exit.ERROR if any(cell.fault for cell in cells) else Exit.DONE
 
 

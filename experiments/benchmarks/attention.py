@@ -104,7 +104,7 @@ def prepare(backend: str, case: Case) -> Timed:
     x = jax.ShapeDtypeStruct((case.rows, case.length, case.heads, case.d), case.dtype)
     segments = jnp.ones(x.shape[:2], jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(case.length, dtype=jnp.int32), x.shape[:2])
-    mask_of = functools.partial(Mask.within, causal=case.causal)
+    mask_of = functools.partial(Mask.self_attention, causal=case.causal)
     call = Call(x, x, x, mask_of(segments, positions), None, None, None, platform)
     why = _unsuitable(row, call)
     if why is not None:

@@ -86,7 +86,7 @@ def attention_bytes(sizes: Sizes, backend: str, length: int) -> int:
     heads = (1, length, sizes.heads, sizes.d_model // sizes.heads)
 
     def forward(q: Any, k: Any, v: Any, segments: Any, positions: Any) -> Any:
-        mask = Mask.within(segments, positions, causal=True)
+        mask = Mask.self_attention(segments, positions, causal=True)
         return attend(q, k, v, mask=mask, backend=backend)
 
     def both(q: Any, k: Any, v: Any, segments: Any, positions: Any, do: Any) -> Any:

@@ -55,7 +55,7 @@ from transformer.config import Config, from_dict
 from transformer.files import write_json
 from transformer.inspection.figures import write_figure
 from transformer.models import FAMILIES, build_model
-from transformer.models.positions import sinusoidal
+from transformer.models.transformer.positions import sinusoidal
 from transformer.sharding import Layout
 from transformer.training.step import StateFactory, make_train_step
 

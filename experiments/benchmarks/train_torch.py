@@ -70,10 +70,10 @@ def _load(layer: nn.Module, side: str, number: int, arrays: dict) -> None:
     """Our kernels, [D, H, K] and [H, U, D], as theirs: rows are what a layer puts out."""
     at = lambda name: torch.from_numpy(arrays[f"{side}/{name}"][number])  # noqa: E731
     attentions = {"self_attention": layer.self_attn}
-    norms = {"attend": layer.norm1, "transform": layer.norm2}
+    norms = [layer.norm1, layer.norm2]
     if side == "decoder":
         attentions["cross_attention"] = layer.multihead_attn
-        norms = {"attend": layer.norm1, "cross": layer.norm2, "transform": layer.norm3}
+        norms.append(layer.norm3)
     with torch.no_grad():
         for name, attention in attentions.items():
             into = [at(f"{name}/{kind}").flatten(1).T for kind in ("query", "key", "value")]
@@ -84,7 +84,7 @@ def _load(layer: nn.Module, side: str, number: int, arrays: dict) -> None:
         for linear, kind in ((layer.linear1, "up"), (layer.linear2, "down")):
             linear.weight.copy_(at(f"feed_forward/{kind}").T)
             linear.bias.zero_()
-        for norm in norms.values():
+        for norm in norms:
             norm.weight.fill_(1.0)
             norm.bias.zero_()
 

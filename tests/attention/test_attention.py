@@ -87,7 +87,7 @@ def test_devices_drop_weights_of_their_own() -> None:
 def call(platform: str, length: int = 256, d_v: int = 64, **changes) -> Call:
     shape = lambda *sizes: jax.ShapeDtypeStruct((8, length, *sizes), jnp.bfloat16)  # noqa: E731
     ids = np.ones((8, length), np.int32)
-    mask = Mask.within(ids, ids, causal=True)
+    mask = Mask.self_attention(ids, ids, causal=True)
     arrays = (shape(8, 64), shape(8, 64), shape(8, d_v))
     return dataclasses.replace(Call(*arrays, mask, None, None, None, platform), **changes)
 

@@ -126,7 +126,7 @@ def test_memory_of_a_block_not_of_all_scores() -> None:
     ids = jax.ShapeDtypeStruct((1, length), jnp.int32)
 
     def loss(q, k, v, ids):
-        mask = Mask.within(ids, ids, causal=True)
+        mask = Mask.self_attention(ids, ids, causal=True)
         return attend_in_blocks(Chunked(8, 8), q, k, v, mask, None, None).sum()
 
     text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x, ids).as_text()
@@ -141,7 +141,7 @@ def test_splash_visits_the_blocks_that_the_mask_has() -> None:
     positions = jnp.arange(512, dtype=jnp.int32)[None]
 
     def visited(segments=segments, by_keys=False, **options) -> list:
-        mask = Mask.within(segments, positions, **options)
+        mask = Mask.self_attention(segments, positions, **options)
         part = splash._Part(splash.Splash(block=128), x, x, x, mask)
         return np.asarray(part.info(by_keys=by_keys).block_mask)[0].tolist()
 
@@ -155,7 +155,7 @@ def test_splash_fetches_the_next_block_that_it_visits() -> None:
     x = jnp.zeros((1, 512, 1, 8))
     segments = jnp.ones((1, 512), jnp.int32).at[:, 256:].set(2)
     positions = jnp.arange(512, dtype=jnp.int32)[None]
-    mask = Mask.within(segments, positions)
+    mask = Mask.self_attention(segments, positions)
     part = splash._Part(splash.Splash(block=128), x, x, x, mask)
     by_queries, by_keys = (np.asarray(part.info(by_keys=by).data_next)[0] for by in (False, True))
     assert by_queries.tolist() == [[0, 1, 0, 0]] * 2 + [[2, 2, 2, 3]] * 2

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.attention import Sizes, Split, backends, verdict, verify
+from transformer.attention import Sizes, Split, backends, verify, verify_report
 from transformer.attention.backends import Call, named
 from transformer.attention.verify import LIMITS, PROGRAMS, USES, Cell
 from transformer.errors import UserError
@@ -183,7 +183,10 @@ def test_the_verdict_is_read_at_a_glance() -> None:
         Cell("xla", "cross", "bias", forward={"highest": 1.0}, leaks_tried=5),
         Cell("splash", "cross", "bias", refused="no additive bias"),
     ]
-    short, whole = verdict.summary(cells).splitlines(), verdict.table(cells).splitlines()
+    short, whole = (
+        verify_report.summary(cells).splitlines(),
+        verify_report.table(cells).splitlines(),
+    )
     assert short[0].split()[:3] == ["backend", "use", "none"]
     assert short[1].split() == ["xla", "cross", "ok", "FAULT"]
     assert short[2].split() == ["splash", "cross", "no", "(1)"]

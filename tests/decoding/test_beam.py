@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.decoding.prefix_cache import PrefixCache
 from transformer.decoding import Hypotheses, beam_search, greedy_search
 from transformer.decoding.penalties import length_penalty
 from transformer.decoding.search import PART, best_next
 from transformer.errors import UserError
-from transformer.models.seq2seq import Cache
 
 PAD, BOS, EOS = 0, 1, 2
 B, V, L, M = 5, 7, 4, 211  # M rows of each sentence's table
@@ -32,16 +32,15 @@ def row_of(prefix_L):
 
 
 def step(tokens_BW, cache):
-    prefix_BWL = cache.state[0].at[:, :, cache.index].set(tokens_BW)
-    tables_BMV = cache.fixed
-    logits_BWV = jnp.take_along_axis(tables_BMV, row_of(prefix_BWL)[..., None], axis=1)
-    return logits_BWV, cache.replace(index=cache.index + 1, state=prefix_BWL[None])
+    prefix_BWL = cache.prefix.at[:, :, cache.index].set(tokens_BW)
+    logits_BWV = jnp.take_along_axis(cache.source, row_of(prefix_BWL)[..., None], axis=1)
+    return logits_BWV, cache.replace(index=cache.index + 1, prefix=prefix_BWL)
 
 
 def empty_cache(tables_BMV, width):
     batch = tables_BMV.shape[0]
-    state = jnp.zeros((1, batch, width, L), jnp.int32)
-    return Cache(jnp.int32(0), jnp.ones((batch, 1), jnp.int32), tables_BMV, state)
+    prefix = jnp.zeros((batch, width, L), jnp.int32)
+    return PrefixCache(jnp.int32(0), jnp.ones((batch, 1), jnp.int32), tables_BMV, prefix)
 
 
 @partial(jax.jit, static_argnames=("width", "n_best", "name"))

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.decoding.prefix_cache import PrefixCache
 from transformer.data.tokenizers import BOS, EOS, PAD
 from transformer.decoding import BadLines, Form, Translation, Translator, translate_lines
 from transformer.decoding.translate import bucket_lengths
 from transformer.errors import UserError
-from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.models.seq2seq import Memory, Seq2Seq
 from transformer.runtime import BadLine
 
 FIRST = 4  # the id of "a"
@@ -42,17 +43,17 @@ class Successor(Seq2Seq):
 
     def init_cache(self, memory, length, beams):
         batch = memory.hidden.shape[0]
-        written = jnp.zeros((1, batch, beams, length), jnp.int32)
+        written = jnp.zeros((batch, beams, length), jnp.int32)
         ids_BS = memory.hidden[..., 0].astype(jnp.int32)
-        return Cache(jnp.int32(0), memory.segments, ids_BS, written)
+        return PrefixCache(jnp.int32(0), memory.segments, ids_BS, written)
 
     def step(self, tokens, cache: Any):
-        source_length = cache.fixed.shape[1]
+        source_length = cache.source.shape[1]
         here = jnp.minimum(cache.index, source_length - 1)
-        ids_B1 = jax.lax.dynamic_slice_in_dim(cache.fixed, here, 1, axis=1)
-        written = cache.state.at[..., cache.index].set(tokens[None])
+        ids_B1 = jax.lax.dynamic_slice_in_dim(cache.source, here, 1, axis=1)
+        written = cache.prefix.at[..., cache.index].set(tokens)
         hidden_BWD = jnp.broadcast_to(ids_B1, tokens.shape).astype(jnp.float32)[..., None]
-        return hidden_BWD, cache.replace(index=cache.index + 1, state=written)
+        return hidden_BWD, cache.replace(index=cache.index + 1, prefix=written)
 
     def logits(self, hidden):
         scale = self.variables["params"]["scale"]

@@ -127,9 +127,9 @@ def test_each_number_is_where_it_belongs() -> None:
     np.testing.assert_array_equal(feed_forward["up_bias"][1], weights[f"{last}.fc1.bias"])
     np.testing.assert_array_equal(feed_forward["down_bias"][1], weights[f"{last}.fc2.bias"])
     for ours, theirs in (
-        ("attend", "self_attn"),
-        ("cross", "encoder_attn"),
-        ("transform", "final"),
+        ("self_attention_residual", "self_attn"),
+        ("cross_attention_residual", "encoder_attn"),
+        ("feed_forward_residual", "final"),
     ):
         for own, other in (("scale", "weight"), ("bias", "bias")):
             np.testing.assert_array_equal(

@@ -48,7 +48,10 @@ class Sentence:
         for n in range(self.c.encoder_layers):
             layer = pick(self.p["encoder"], n)
             within = self.attention(layer["self_attention"], "source")
-            parts = [("attend", within), ("transform", self.feed_forward(layer["feed_forward"]))]
+            parts = [
+                ("self_attention", within),
+                ("feed_forward", self.feed_forward(layer["feed_forward"])),
+            ]
             x_SD = self.layer(layer, x_SD, parts, "source")
         return self.last_norm("encoder_norm", x_SD)
 
@@ -59,7 +62,11 @@ class Sentence:
             within = self.attention(layer["self_attention"], "target")
             across = self.attention(layer["cross_attention"], "cross", memory_SD)
             forward = self.feed_forward(layer["feed_forward"])
-            parts = [("attend", within), ("cross", across), ("transform", forward)]
+            parts = [
+                ("self_attention", within),
+                ("cross_attention", across),
+                ("feed_forward", forward),
+            ]
             x_TD = self.layer(layer, x_TD, parts, "target")
         return self.last_norm("decoder_norm", x_TD)
 
@@ -95,7 +102,7 @@ class Sentence:
             functions = [function for _, function in parts]
             parts = [(parts[0][0], lambda y: sum(f(y) for f in functions))]
         for name, function in parts:
-            norm = lambda y, which="norm", p=p[name]: self.norm(p[which], y)  # noqa: E731
+            norm = lambda y, which="norm", p=p[f"{name}_residual"]: self.norm(p[which], y)  # noqa: E731
             match self.c.norm:
                 case "post":
                     x = norm(x + function(x))
@@ -186,7 +193,10 @@ class Continuation(Sentence):
         for n in range(self.c.decoder_layers):
             layer = pick(self.p["decoder"], n)
             within = self.attention(layer["self_attention"], "target")
-            parts = [("attend", within), ("transform", self.feed_forward(layer["feed_forward"]))]
+            parts = [
+                ("self_attention", within),
+                ("feed_forward", self.feed_forward(layer["feed_forward"])),
+            ]
             x = self.layer(layer, x, parts, "target")
         return self.last_norm("decoder_norm", x)[len(prompt) :]
 
@@ -231,7 +241,9 @@ class Reading(Sentence):
         x = pooled + self.positions(replaced(self.c, "sinusoidal"), "target", count)
         plain = "post" if self.c.norm == "deepnorm" else self.c.norm
         one = Reading(dataclasses.replace(self.c, norm=plain), self.p)
-        x = one.layer(head, x, [("transform", self.feed_forward(head["feed_forward"]))], "target")
+        x = one.layer(
+            head, x, [("feed_forward", self.feed_forward(head["feed_forward"]))], "target"
+        )
         return self.norm(head["norm"], x) if plain in ("pre", "sandwich") else x
 
 

@@ -142,7 +142,7 @@ def test_options_compute_in_bfloat16(row: dict) -> None:
         hidden = apply(batch.target, memory, method="decode")
         cache = apply(memory, 3, 2, method="init_cache")
         out, cache = apply(batch.target.ids[:, :2], cache, method="step")
-        return memory.hidden, hidden, cache.written, out, apply(hidden, method="logits")
+        return memory.hidden, hidden, cache.self_kv, out, apply(hidden, method="logits")
 
     with testing.layout():
         *low, logits = jax.eval_shape(run, params, BATCH)

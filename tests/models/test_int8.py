@@ -13,8 +13,8 @@ from transformer import testing
 from transformer.config import from_dict
 from transformer.decoding import Translator
 from transformer.errors import UserError
-from transformer.models.int8 import Int8, quantized, rounded
 from transformer.models.products import product
+from transformer.models.quantization import Int8, quantized, rounded
 
 FAMILIES = ["transformer", "decoder", "encoder"]
 SPECS = {  # and the axes of the weight that are summed over

@@ -15,8 +15,8 @@ import pytest
 
 from tests.models.options import trained
 from transformer import testing
-from transformer.attention import Kept
 from transformer.config import AttentionConfig
+from transformer.models.transformer.kv_cache import KVCache
 
 B, S, T, W, L = 2, 8, 6, 2, 4
 BACKENDS = ["reference", "xla", "chunked", "splash", "ring:chunked", "ring:splash", "ulysses"]
@@ -98,8 +98,8 @@ def test_cached(family: str, backend: str, unroll: bool) -> None:
         like = lambda noise, leaf: noise.astype(leaf.dtype)  # noqa: E731
         cache = cache.replace(
             index=jnp.asarray(index, jnp.int32),
-            state=jnp.asarray(ancestors_BWL)[None],
-            written=jax.tree.map(like, written, cache.written),
+            ancestors=jnp.asarray(ancestors_BWL),
+            self_kv=jax.tree.map(like, written, cache.self_kv),
         )
         out, _ = apply(jnp.zeros((B, W), jnp.int32), cache, method="step")
         return jnp.vdot(out, cotangent)
@@ -109,7 +109,7 @@ def test_cached(family: str, backend: str, unroll: bool) -> None:
         ancestors_BWL = np.random.default_rng(0).integers(0, W, (B, W, L), dtype=np.int32)
         noise = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)  # noqa: E731
         written = tuple(
-            Kept(noise(4 + n, B, c.heads, c.d_k, L * W), noise(7 + n, B, c.heads, L * W, c.d_v))
+            KVCache(noise(4 + n, B, c.heads, c.d_k, L * W), noise(7 + n, B, c.heads, L * W, c.d_v))
             for n in range(c.decoder_layers)
         )
         hidden, weights = noise(2, B, S, c.d_model), noise(3, B, W, c.d_model)

@@ -16,7 +16,7 @@ from flax import linen as nn
 from transformer import rng, testing
 from transformer.batch import Batch
 from transformer.models import FAMILIES, build_model
-from transformer.models.int8 import quantized
+from transformer.models.quantization import quantized
 from transformer.rng import Stream
 
 B, S, T, V = 2, 5, 4, 31

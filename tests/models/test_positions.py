@@ -15,8 +15,8 @@ from transformer.batch import Batch
 from transformer.config.model import SCHEMES
 from transformer.errors import UserError
 from transformer.models import build_model
-from transformer.models.positions import Rotation, angles, sinusoidal, sinusoidal_halves
-from transformer.models.relative import alibi_slopes, t5_bucket
+from transformer.models.transformer.position_bias import alibi_slopes, t5_bucket
+from transformer.models.transformer.positions import Rotation, angles, sinusoidal, sinusoidal_halves
 from transformer.sharding import Layout
 from transformer.testing import assert_equals_reference
 

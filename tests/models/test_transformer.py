@@ -12,7 +12,7 @@ from tests.models.options import compiled, drawn
 from transformer import testing
 from transformer.batch import Batch, Target
 from transformer.models import build_model, parameters
-from transformer.models.positions import sinusoidal
+from transformer.models.transformer.positions import sinusoidal
 from transformer.testing import assert_equals_reference
 
 B, S, T = 3, 7, 5

@@ -7,10 +7,9 @@ specification; every other backend is tested as "equals reference".
 
 from transformer.attention.api import attend
 from transformer.attention.backends import BACKENDS, Backend, unknown_backend
-from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
-from transformer.attention.parts import Kept, Part, attend_to_parts
-from transformer.attention.reference import Dropout, attention_weights
+from transformer.attention.reference import Dropout, attention_weights, masked_softmax
+from transformer.attention.sharded import Split
 from transformer.attention.verify import Cell, Sizes, verify
 
 __all__ = [
@@ -18,14 +17,12 @@ __all__ = [
     "Backend",
     "Cell",
     "Dropout",
-    "Kept",
     "Mask",
-    "Part",
     "Sizes",
     "Split",
     "attend",
-    "attend_to_parts",
     "attention_weights",
+    "masked_softmax",
     "unknown_backend",
     "verify",
 ]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from transformer.attention.backends import Call, select
-from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
+from transformer.attention.sharded import Split
 from transformer.errors import UserError
 
 # Scores to add, from positions: (q_positions_BT, k_positions_BS) -> [B or 1, H or 1, T, S]. What is

@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from transformer.attention import cudnn, reference, ring, splash, ulysses, xla
 from transformer.attention.chunked import Chunked
-from transformer.attention.devices import Local, Split, indivisible, per_device
 from transformer.attention.kernels import Kernel, attend_in_blocks
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
+from transformer.attention.sharded import Local, Split, indivisible, per_device
 from transformer.attention.splash import Splash
 from transformer.errors import UserError
 

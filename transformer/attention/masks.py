@@ -36,7 +36,7 @@ class Mask:
     k_index: Int[AnyArray, "S"] | None = None
 
     @classmethod
-    def within(
+    def self_attention(
         cls,
         segments: Int[AnyArray, "B T"],
         positions: Int[AnyArray, "B T"],

@@ -35,7 +35,7 @@ def unsupported(mask: Mask, bias: Any, dropout: Any) -> str | None:
     if dropout is not None:
         return "splash has no dropout"
     if mask.by_distance and (mask.q_index is None or mask.k_index is None):
-        return "splash compares row indices: queries and keys must be one sequence (Mask.within)"
+        return "splash compares row indices: queries and keys must be one sequence"
     return None
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from transformer.attention.devices import Local
 from transformer.attention.kernels import HeadsFrom
 from transformer.attention.masks import Mask
+from transformer.attention.sharded import Local
 
 
 def attend(

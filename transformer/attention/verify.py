@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int
 
 from transformer.attention.api import attend
 from transformer.attention.backends import Unserved, named
-from transformer.attention.devices import Split
 from transformer.attention.masks import Mask
+from transformer.attention.sharded import Split
 from transformer.batch import AnyArray
 from transformer.errors import UserError
 
@@ -211,7 +211,7 @@ def _mask(use: str, program: str, B: int, T: int, S: int) -> Mask:
         "window": max(T // 5, 2) if program == "window" else None,
     }
     if use != "cross":
-        return Mask.within(*side(T, True), **options)
+        return Mask.self_attention(*side(T, True), **options)
     (q_segments, q_positions), (k_segments, k_positions) = side(T, False), side(S, True)
     return Mask(q_segments, k_segments, q_positions, k_positions, **options)
 

@@ -25,7 +25,7 @@ from transformer.decoding.beam import beam_search
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
-from transformer.models.int8 import quantized
+from transformer.models.quantization import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
 from transformer.runtime import BadLine
 

@@ -168,12 +168,12 @@ class _Tensors:
                 "down": self.take(f"{path}.fc2.weight", c.d_model, c.d_ff).T,
                 "down_bias": self.take(f"{path}.fc2.bias", c.d_model),
             },
-            "attend": self._norm(f"{path}.self_attn_layer_norm"),
-            "transform": self._norm(f"{path}.final_layer_norm"),
+            "self_attention_residual": self._norm(f"{path}.self_attn_layer_norm"),
+            "feed_forward_residual": self._norm(f"{path}.final_layer_norm"),
         }
         if side == "decoder":
             tree["cross_attention"] = self._attention(f"{path}.encoder_attn")
-            tree["cross"] = self._norm(f"{path}.encoder_attn_layer_norm")
+            tree["cross_attention_residual"] = self._norm(f"{path}.encoder_attn_layer_norm")
         return tree
 
     def _norm(self, path: str) -> Tree:

@@ -5,14 +5,12 @@ To add a family: subclass `Seq2Seq`, answer its calls, and give it a row in `FAM
 
 from transformer.config import ModelConfig
 from transformer.errors import UserError
-from transformer.models.decoder_only import DecoderOnly
-from transformer.models.encoder_only import EncoderOnly
 from transformer.models.recurrent import Recurrent
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
-from transformer.models.transformer import Transformer
+from transformer.models.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
 
 FAMILIES: dict[str, type[Seq2Seq]] = {
-    "transformer": Transformer,
+    "transformer": EncoderDecoder,
     "decoder": DecoderOnly,
     "encoder": EncoderOnly,
     "rnn": Recurrent,

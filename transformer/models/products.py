@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from transformer.models.int8 import Int8, rounded
+from transformer.models.quantization import Int8, rounded
 
 
 def product(spec: str, x: Array, kernel: Any, dtype: Any = None) -> Array:

@@ -16,7 +16,6 @@ where a call brings `rngs={"dropout": key}`. Attention weights are recorded in t
 
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
@@ -44,27 +43,31 @@ class Memory:
 class Cache:
     """What decoding carries from one position to the next, for W hypotheses a sentence.
 
-    `fixed` depends on the source alone and is never copied per hypothesis (the cross-attention's
-    keys and values). `state` belongs to the hypotheses: every leaf is [N, B, W, ...]. `written` is
-    all that they have written, which stays where it is when they change places: `state` says whose
-    it is. `layers` are a decoder's parameters, a tree a layer.
+    Each family adds fields of its own: a KV cache, recurrent states.
     """
 
     index: Int[Array, ""]  # int32; how many positions have been written
     segments: Int[Array, "B S"]  # the memory's, so that padding stays masked
-    fixed: Any
-    state: Any
-    written: Any = ()
-    layers: Any = ()
 
     def reorder(self, parents_BW: Int[Array, "B W"]) -> Self:
-        """Hypothesis w goes on from hypothesis `parents_BW[b, w]` of the same sentence."""
+        """Hypothesis w continues from hypothesis `parents_BW[b, w]` of the same sentence."""
+        raise NotImplementedError
 
-        def pick(leaf: Array) -> Array:
-            index = parents_BW.reshape((1, *parents_BW.shape) + (1,) * (leaf.ndim - 3))
-            return jnp.take_along_axis(leaf, index, axis=2)
+    @property
+    def per_source(self) -> Any:
+        """The arrays that depend on the source alone: computed once, shared by its hypotheses."""
+        raise NotImplementedError
 
-        return self.replace(state=jax.tree.map(pick, self.state))  # pyright: ignore
+    @property
+    def per_hypothesis(self) -> Any:
+        """The arrays that belong to the hypotheses."""
+        raise NotImplementedError
+
+
+def pick_parents(leaf: Array, parents_BW: Int[Array, "B W"], axis: int) -> Array:
+    """Each hypothesis's entry becomes its parent's; W is at `axis`, B before it."""
+    shape = (1,) * (axis - 1) + parents_BW.shape + (1,) * (leaf.ndim - axis - 1)
+    return jnp.take_along_axis(leaf, parents_BW.reshape(shape), axis=axis)
 
 
 class Seq2Seq(nn.Module):
@@ -101,8 +104,11 @@ class Seq2Seq(nn.Module):
         """An empty cache for `length` positions of `beams` hypotheses a sentence."""
         raise NotImplementedError
 
-    def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
-        """Reads the tokens at position `cache.index` and gives the hidden state after them."""
+    def step(self, tokens: Int[Array, "B W"], cache: Any) -> tuple[Float[Array, "B W D"], Cache]:
+        """Reads the tokens at position `cache.index` and gives the hidden state after them.
+
+        `cache` is what `init_cache` or the step before returned.
+        """
         raise NotImplementedError
 
     def __call__(self, batch: Batch) -> Float[Array, "B T V"]:

@@ -14,7 +14,7 @@ from transformer.batch import Batch, Source, Target
 from transformer.config import Config
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
-from transformer.models.layers import compute_dtype
+from transformer.models.precision import compute_dtype
 from transformer.planning.hlo import Module
 from transformer.sharding import Layout
 from transformer.training.optimizers import build_optimizer, build_schedule

@@ -18,8 +18,9 @@ from transformer.batch import Batch
 from transformer.config import DivergenceConfig, TrainingConfig
 from transformer.losses import LossSums, batch_loss
 from transformer.models import Seq2Seq, parameters
-from transformer.models.layers import compute_dtype, with_whole_tables
+from transformer.models.embedding import gather_tables
 from transformer.models.parameters import Params
+from transformer.models.precision import compute_dtype
 from transformer.rng import Stream
 from transformer.sharding import Layout, current
 from transformer.training.divergence import Trouble, Typical, judge
@@ -57,7 +58,7 @@ def gradients(
         key = rng.key(state.seed, Stream.DROPOUT, state.step, number)
 
         def total(params: Params) -> tuple[Array, LossSums]:
-            params = with_whole_tables(params, compute_dtype(model.config))
+            params = gather_tables(params, compute_dtype(model.config))
             sums = batch_loss(
                 functools.partial(model.apply, {"params": params}),
                 micro,

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from transformer.config import ModelConfig
-from transformer.models.layers import xavier
+from transformer.models.initializers import xavier
 from transformer.models.recurrent.recurrence import Product, Weight
 from transformer.sharding import constrain, parameter
 

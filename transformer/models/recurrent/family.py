@@ -8,21 +8,54 @@ The decoder starts from the encoder's last states, layer by layer. Its hidden st
 tanh(W [context; h]) (Luong et al., Eq. 5), without attention tanh(W h).
 """
 
+from typing import Any, Self
+
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float, Int
 
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
 from transformer.errors import UserError
-from transformer.models.layers import Dropout, Embedding, compute_dtype
+from transformer.models.dropout import Dropout
+from transformer.models.embedding import Embedding
+from transformer.models.precision import compute_dtype
 from transformer.models.recurrent.alignment import ADDITIVE, KINDS
 from transformer.models.recurrent.cells import CELLS
 from transformer.models.recurrent.layer import Carry, nothing_fed, output_width
 from transformer.models.recurrent.recurrence import Step, multiply
 from transformer.models.recurrent.stacks import Decoder, Encoder, position
-from transformer.models.seq2seq import Cache, Memory, Seq2Seq
+from transformer.models.seq2seq import Cache, Memory, Seq2Seq, pick_parents
 from transformer.sharding import constrain, current
+
+
+@struct.dataclass
+class RecurrentCache(Cache):
+    """What a recurrent decoder carries from one position to the next.
+
+    Attributes:
+        alignment: what attention has computed of the memory.
+        states: each hypothesis's states, [N, B, W, R] each.
+        fed: with input feeding, each hypothesis's last attentional state, [B, W, D]; else ().
+    """
+
+    alignment: Any
+    states: Any
+    fed: Any
+
+    def reorder(self, parents_BW: Int[Array, "B W"]) -> Self:
+        pick = lambda axis: lambda leaf: pick_parents(leaf, parents_BW, axis)  # noqa: E731
+        states, fed = jax.tree.map(pick(2), self.states), jax.tree.map(pick(1), self.fed)
+        return self.replace(states=states, fed=fed)  # pyright: ignore
+
+    @property
+    def per_source(self) -> Any:
+        return self.alignment
+
+    @property
+    def per_hypothesis(self) -> Any:
+        return self.states, self.fed
 
 
 class Recurrent(Seq2Seq):
@@ -107,22 +140,21 @@ class Recurrent(Seq2Seq):
         shape = lambda x: (*x.shape[:2], beams, *x.shape[2:])  # noqa: E731
         states = tuple(jnp.broadcast_to(x[:, :, None], shape(x)) for x in memory.final)
         fed = nothing_fed(c, memory.hidden.shape[0], beams, dtype)
-        state = states, jax.tree.map(lambda x: x[None], fed)
-        prepared = self.decoder.prepare(memory.hidden)
-        return Cache(jnp.zeros((), jnp.int32), memory.segments, prepared, state)
+        alignment = self.decoder.prepare(memory.hidden)
+        return RecurrentCache(jnp.zeros((), jnp.int32), memory.segments, alignment, states, fed)
 
-    def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W Q"], Cache]:
+    def step(
+        self, tokens: Int[Array, "B W"], cache: RecurrentCache
+    ) -> tuple[Float[Array, "B W Q"], Cache]:
         x_BWD = self.dropout(self.embedding(tokens))
-        specs, weights, constants = self.decoder.products(cache.fixed, x_BWD.dtype)
-        states, fed = cache.state
-        carry = by_layer(states), jax.tree.map(lambda x: x[0], fed)
+        specs, weights, constants = self.decoder.products(cache.alignment, x_BWD.dtype)
+        carry = by_layer(cache.states), cache.fed
         added, apart = self.decoder.inputs(x_BWD)
         here = Step(apart, {}, {}, constants, (cache.segments > 0, {}))
         product = multiply(specs, weights, {"recurrent_0": added})
         (after, fed), (out_BWD, _) = position(self.config, x_BWD.dtype, False, product, carry, here)
         states = tuple(jnp.stack(parts) for parts in zip(*after, strict=True))
-        state = states, jax.tree.map(lambda x: x[None], fed)
-        return out_BWD, cache.replace(index=cache.index + 1, state=state)  # pyright: ignore
+        return out_BWD, cache.replace(index=cache.index + 1, states=states, fed=fed)  # pyright: ignore
 
 
 def by_layer(states: tuple[Array, ...]) -> Carry:

@@ -8,7 +8,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from transformer.config import ModelConfig
-from transformer.models.layers import kept, xavier
+from transformer.models.dropout import dropout_mask
+from transformer.models.initializers import xavier
 from transformer.models.products import multiply
 from transformer.models.recurrent.cells import CELLS, Cell, State
 from transformer.models.recurrent.recurrence import Product, Step, Weight, recur
@@ -163,7 +164,7 @@ def keeps(module: nn.Module, config: ModelConfig, shapes: dict[str, Any]) -> Kee
             shape = (1, *shape[1:])
         elif name.startswith("state"):
             continue
-        mask = kept(module, config.dropout, shape)
+        mask = dropout_mask(module, config.dropout, shape)
         if mask is not None:
             found[name] = mask.astype(jnp.float32) / (1.0 - config.dropout)
     return found

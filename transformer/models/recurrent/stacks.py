@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from transformer.config import ModelConfig
-from transformer.models.layers import xavier
+from transformer.models.initializers import xavier
 from transformer.models.recurrent.alignment import ADDITIVE, SPECS, Alignment, align
 from transformer.models.recurrent.cells import CELLS, State
 from transformer.models.recurrent.layer import (

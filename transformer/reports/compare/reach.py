@@ -19,7 +19,7 @@ from transformer.batch import Source, Target
 from transformer.config import RecallConfig
 from transformer.data import BOS, EOS, recall
 from transformer.experiment import Experiment
-from transformer.models.layers import Embedding
+from transformer.models.embedding import Embedding
 
 # Gradients are pulled back from logits' cotangents of this size: float32 then holds norms down to
 # SMALLEST, below which they count as 0.

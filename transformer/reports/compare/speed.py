@@ -120,7 +120,7 @@ def _decoding(config: Config, rows: int, length: int) -> tuple[Call, tuple[int, 
     params = parameters.create(model, layout, config.seed)
     source = layout.place(full_batch(config.model.vocab_size, rows, length).source)
     cache = layout.jit(lambda params, source: _cache(model, params, source, length))(params, source)
-    sizes = tuple(_bytes(part) // rows for part in ((cache.state, cache.written), cache.fixed))
+    sizes = tuple(_bytes(part) // rows for part in (cache.per_hypothesis, cache.per_source))
 
     def write(params: Any, cache: Cache) -> tuple[jax.Array, Cache]:
         def one(_: Any, carry: tuple[jax.Array, Cache]) -> tuple[jax.Array, Cache]:

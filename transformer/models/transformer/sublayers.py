@@ -1,4 +1,4 @@
-"""A layer's two functions: attention in several heads, and the feed-forward network.
+"""A layer's two functions: multi-head attention, and the position-wise feed-forward network.
 
 Projections are parameters and an einsum: every parameter names its logical axes (`embed`, `heads`,
 `mlp` ...), every activation is constrained by its own, and `sharding` decides where they live.
@@ -6,7 +6,6 @@ Parameters are float32; computation is in the configuration's dtype.
 """
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -14,15 +13,20 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from transformer import attention
-from transformer.attention import Kept, Part, attend, attend_to_parts, attention_weights
+from transformer.attention import Split, attend, attention_weights
 from transformer.config import ModelConfig
 from transformer.models.initializers import Depth, weight, xavier
-from transformer.models.layers import attention_split
-from transformer.models.positions import Relations, Rotation, Seen
 from transformer.models.products import product
-from transformer.models.relative import ShawKeys
-from transformer.models.residual import Norm
-from transformer.models.steps import Here
+from transformer.models.transformer.kv_cache import (
+    KVCache,
+    KVSource,
+    StepContext,
+    VisibleKeys,
+    attend_cached,
+)
+from transformer.models.transformer.position_bias import ShawKeys
+from transformer.models.transformer.positions import AttentionContext, Rotation
+from transformer.models.transformer.residual import Norm
 from transformer.sharding import constrain, current, parameter
 
 ZEROS = nn.initializers.zeros
@@ -31,14 +35,15 @@ ZEROS = nn.initializers.zeros
 class MultiHeadAttention(nn.Module):
     """Attention in H subspaces at once (AIAYN §3.2.2).
 
-    G key/value heads serve H query heads in equal groups: one for all (Shazeer 2019), or several
-    (Ainslie et al. 2023). Keys and values are a call of their own, so that decoding computes those
-    of the memory once and those of each new token as it comes.
+    G key/value heads serve H query heads in equal groups: one for all (multi-query attention,
+    Shazeer 2019), or several (grouped-query attention, Ainslie et al. 2023). Projecting keys and
+    values is a call of its own, so that decoding projects the memory once and each new token as it
+    comes.
     """
 
     config: ModelConfig
     depth: Depth
-    within: bool  # self-attention: queries and keys are of one sequence
+    is_self_attention: bool  # queries and keys are of one sequence
 
     def setup(self) -> None:
         c, inner = self.config, self.depth.inner
@@ -59,9 +64,16 @@ class MultiHeadAttention(nn.Module):
             self.output_bias = parameter(self, "output_bias", ZEROS, ("embed",), (D,))
         if c.qk_norm:
             self.query_norm, self.key_norm = Norm(c, "head_size"), Norm(c, "head_size")
-        if self.within and c.positions.scheme == "shaw":
+        if self.is_self_attention and c.positions.scheme == "shaw":
             shape = (2 * c.positions.shaw_clip + 1, K)
             self.distance = parameter(self, "distance", xavier(0, 1), (None, "head_size"), shape)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], context: AttentionContext
+    ) -> Float[Array, "B T D"]:
+        """Self-attention: queries, keys and values are all of x."""
+        q_BTHK = self.queries(x, context.rotation)
+        return self.attend(q_BTHK, *self.keys_values(x, context.rotation), context)
 
     def _heads(self, x_BTD: Array, kernel_DHK: Any, bias_HK: Array | None, axis: str) -> Array:
         heads_BTHK = product("BTD,DHK->BTHK", x_BTD, kernel_DHK)
@@ -72,6 +84,7 @@ class MultiHeadAttention(nn.Module):
     def keys_values(
         self, x: Float[Array, "B S D"], rotation: Rotation | None = None
     ) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G U"]]:
+        """Projects x to the keys and values of each head."""
         c = self.config
         key_bias, value_bias = (
             (self.key_bias, self.value_bias) if c.attention_bias else (None, None)
@@ -84,6 +97,7 @@ class MultiHeadAttention(nn.Module):
     def queries(
         self, x: Float[Array, "B T D"], rotation: Rotation | None = None
     ) -> Float[Array, "B T H K"]:
+        """Projects x to the queries of each head."""
         c = self.config
         q_BTHK = self._heads(x, self.query, self.query_bias if c.attention_bias else None, "heads")
         q_BTHK = self.query_norm(q_BTHK) if c.qk_norm else q_BTHK
@@ -91,47 +105,50 @@ class MultiHeadAttention(nn.Module):
             q_BTHK = q_BTHK * (c.base_d_k / c.d_k) ** 0.5
         return rotation(q_BTHK) if rotation else q_BTHK
 
-    def __call__(
+    def attend(
         self,
         q: Float[Array, "B T H K"],
         k: Float[Array, "B S G K"],
         v: Float[Array, "B S G U"],
-        relations: Relations,
+        context: AttentionContext,
     ) -> Float[Array, "B T D"]:
-        c, mask, bias = self.config, relations.mask, relations.bias
-        if self.within and c.positions.scheme == "shaw":
+        """Attends in every head, and projects their outputs back to the model's width."""
+        c, mask, bias = self.config, context.mask, context.bias
+        if self.is_self_attention and c.positions.scheme == "shaw":
             bias = ShawKeys.of(q, self.distance, k.shape[1])
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention_weights(q, k, mask=mask, bias=bias))
         dropout = None
         if c.attention_dropout and self.has_rng("dropout"):
             dropout = attention.Dropout(self.make_rng("dropout"), c.attention_dropout)
-        backend, split = c.attention.backend, attention_split(current())
+        backend, split = c.attention.backend, Split.of(current())
         out_BTHU = attend(
             q, k, v, mask=mask, bias=bias, dropout=dropout, backend=backend, split=split
         )
-        return self._projected(out_BTHU)
+        return self._output(out_BTHU)
 
-    def write(
-        self, x: Float[Array, "B W D"], written: Kept, here: Here
-    ) -> tuple[Float[Array, "B W H K"], Kept]:
-        """A position's queries, and what was written with its keys and values."""
-        new = Kept.of(*self.keys_values(x, here.rotation))
-        return self.queries(x, here.rotation), written.write(new, here.index * x.shape[1])
+    def extend(
+        self, x: Float[Array, "B W D"], kv: KVCache, context: StepContext
+    ) -> tuple[Float[Array, "B W H K"], KVCache]:
+        """A new position's queries, and the KV cache with its keys and values written."""
+        new = KVCache.of(*self.keys_values(x, context.rotation))
+        return self.queries(x, context.rotation), kv.write(new, context.index * x.shape[1])
 
-    def over(self, q: Float[Array, "B W H K"], *parts: tuple[Kept, Seen]) -> Float[Array, "B W D"]:
-        """One position of W hypotheses over all parts' keys."""
+    def attend_cached(
+        self, q: Float[Array, "B W H K"], *sources: tuple[KVCache, VisibleKeys]
+    ) -> Float[Array, "B W D"]:
+        """Attends from one position of W hypotheses over the cached keys of all sources."""
 
-        def part(kept: Kept, seen: Seen) -> Part:
-            bias = seen.bias
-            if self.within and self.config.positions.scheme == "shaw":
+        def source(kv: KVCache, keys: VisibleKeys) -> KVSource:
+            bias = keys.bias
+            if self.is_self_attention and self.config.positions.scheme == "shaw":
                 bias = ShawKeys.at(q, self.distance)
-            added = None if bias is None else bias(seen.q_positions, seen.k_positions)
-            return Part(kept, seen.allowed, added)
+            scores = None if bias is None else bias(keys.q_positions, keys.k_positions)
+            return KVSource(kv, keys.allowed, scores)
 
-        return self._projected(attend_to_parts(q, *itertools.starmap(part, parts)))
+        return self._output(attend_cached(q, *(source(*pair) for pair in sources)))
 
-    def _projected(self, out_BTHU: Array) -> Float[Array, "B T D"]:
+    def _output(self, out_BTHU: Array) -> Float[Array, "B T D"]:
         out_BTD = product("BTHU,HUD->BTD", out_BTHU, self.output)
         if self.config.attention_bias:
             out_BTD = out_BTD + self.output_bias.astype(out_BTD.dtype)[None, None]

@@ -1,4 +1,7 @@
-"""What families share: words to vectors and back, the dtype of computation, dropout."""
+"""Embeddings and the output projection: words to vectors, and vectors to logits.
+
+Weight tying, the scale √D, a bias and a soft cap of logits.
+"""
 
 from typing import Any
 
@@ -7,30 +10,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import Split
 from transformer.config import ModelConfig
 from transformer.models.initializers import embedding_initializer, embedding_width, width_ratio
-from transformer.models.initializers import xavier as xavier  # what families take from here
-from transformer.models.int8 import Int8
+from transformer.models.precision import compute_dtype
 from transformer.models.products import multiply, product
-from transformer.models.residual import Dropout as Dropout
-from transformer.models.residual import kept as kept
-from transformer.sharding import Layout, constrain, current, parameter
-
-
-def compute_dtype(config: ModelConfig) -> jnp.dtype:
-    """What products are computed in; `auto` is bfloat16 on hardware that multiplies it."""
-    if config.dtype == "auto":
-        return jnp.dtype(jnp.float32 if current().platform == "cpu" else jnp.bfloat16)
-    return jnp.dtype(config.dtype)
+from transformer.models.quantization import Int8
+from transformer.sharding import constrain, parameter
 
 
 class Embedding(nn.Module):
-    """Words to vectors and vectors to scores of words.
+    """Looks words up in a table, and projects vectors to logits.
 
-    Tied three ways, source, target and output projection share one table (AIAYN §3.4); two ways,
-    the source has its own; not tied, each has (the output's as wide as `output_width`). With
-    `one_input`, source and target are read by one table, however these are tied.
+    Weight tying: three ways, source, target and output projection share one table (AIAYN §3.4);
+    two ways, the source has its own; not tied, each has (the output's as wide as `output_width`).
+    With `one_input`, source and target are read by one table, however these are tied.
     """
 
     config: ModelConfig
@@ -74,7 +67,7 @@ class Embedding(nn.Module):
         return self._look_up(self.source_table, ids)
 
     def __call__(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """The target's, likewise."""
+        """Embeds target ids, as `source` does source ids."""
         return self._look_up(self.table, ids)
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
@@ -93,11 +86,11 @@ class Embedding(nn.Module):
         return constrain(logits_BTV, "batch", "length", "vocab")
 
 
-def with_whole_tables(params: Any, dtype: Any) -> Any:
-    """A model's parameters, the tables of its `Embedding` whole along their width and in a dtype.
+def gather_tables(params: Any, dtype: Any) -> Any:
+    """Gathers a model's embedding tables along their width, once, and casts them to `dtype`.
 
-    A table is read up to three times: by source, target and output. Gathered and cast once, for
-    all of them, its gradients are summed before they travel between devices, and travel once.
+    A table is read up to three times: by source, target and output. Gathered once for all of them,
+    its gradients are summed before they travel between devices, and travel once.
     """
 
     @jax.custom_vjp
@@ -110,8 +103,3 @@ def with_whole_tables(params: Any, dtype: Any) -> Any:
     whole.defvjp(lambda table_VD: (whole(table_VD), None), backward)
     leaves = {n: whole(x) if x.ndim == 2 else x for n, x in params["embedding"].items()}
     return {**params, "embedding": leaves}
-
-
-def attention_split(layout: Layout) -> Split:
-    """A layout in attention's terms."""
-    return Split(layout.mesh, *(layout.mesh_axes(name) for name in ("batch", "length", "heads")))

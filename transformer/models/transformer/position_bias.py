@@ -1,4 +1,4 @@
-"""Positions told to self-attention as a bias: ALiBi, T5's buckets, Shaw's relative keys.
+"""Relative positions as a bias on self-attention's scores: ALiBi, T5's buckets, Shaw's keys.
 
 Each is a function of query and key positions that a backend evaluates block by block
 (`attention.attend`); what it has learned are its pytree leaves.

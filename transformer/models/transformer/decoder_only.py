@@ -1,4 +1,4 @@
-"""A decoder alone: a causal language model that goes on from a prompt (Radford et al. 2018, 2019).
+"""The decoder-only Transformer: a causal language model with a prompt (Radford et al. 2018, 2019).
 
 A pair's source is the prompt and its target the continuation; the layers see them as one sequence,
 in which each position attends to those before it. Wherever the two end, to the layers there is no
@@ -10,41 +10,31 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from transformer.attention import Kept, unknown_backend
+from transformer.attention import unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
+from transformer.models.dropout import Dropout
+from transformer.models.embedding import Embedding
 from transformer.models.initializers import Depth
-from transformer.models.layers import Embedding
-from transformer.models.positions import Positions, Seen
-from transformer.models.residual import Dropout, Norm, norm_is_last
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
-from transformer.models.steps import Here, empty_cache, next_position
-from transformer.models.transformer import EncoderLayer, layer_products, stack
+from transformer.models.transformer.kv_cache import (
+    DecoderCache,
+    VisibleKeys,
+    decode_step,
+    empty_cache,
+)
+from transformer.models.transformer.layers import CausalLayer, layer_products, stack
+from transformer.models.transformer.positions import Positions
+from transformer.models.transformer.residual import Norm, needs_final_norm
 from transformer.sharding import constrain
-
-
-class CausalLayer(EncoderLayer):
-    """An encoder's layer, told to look back only; it also reads one position after another."""
-
-    def step(
-        self, x: Float[Array, "B W D"], written: Kept, prompt: Kept, here: Here
-    ) -> tuple[Array, Kept]:
-        """One position of W hypotheses, and what is then written."""
-
-        def self_attention(x_BWD: Array) -> Array:
-            nonlocal written
-            q_BWHK, written = self.self_attention.write(x_BWD, written, here)
-            return self.self_attention.over(q_BWHK, (prompt, here.shared), (written, here.own))
-
-        return self._sublayers(x, self_attention), written
 
 
 @struct.dataclass
 class Joined:
     """Source and target of each row as one sequence of J = S + T positions.
 
-    Each segment is one stretch, its source and then its target, and padding comes last: what
-    `Mask.within` asks for, so that every backend serves, and packed rows are as good as others.
+    Each segment is one stretch, its source and then its target, and padding comes last:
+    `Mask.self_attention` asks for that, so every backend serves, and packed rows too.
     """
 
     order: Int[Array, "B J"]  # where each position is in the source's and the target's, end to end
@@ -100,55 +90,57 @@ class DecoderOnly(Seq2Seq):
             "target",
             c,
             __call__=same,
-            read=same,
+            prefill=same,
         )
-        if norm_is_last(c):
+        if needs_final_norm(c):
             self.decoder_norm = Norm(c)
 
-    def _place(self, x_BTD: Array, positions: Array) -> Array:
+    def _encode_positions(self, x_BTD: Array, positions: Array) -> Array:
         return self.dropout(self.positions.add(x_BTD, positions, "target"))
 
     def _normed(self, x_BTD: Array) -> Array:
-        return self.decoder_norm(x_BTD) if norm_is_last(self.config) else x_BTD
+        return self.decoder_norm(x_BTD) if needs_final_norm(self.config) else x_BTD
 
     def encode(self, source: Source) -> Memory:
         """The prompt's embeddings: the layers see it together with what follows."""
-        x_BSD = self._place(self.embedding.source(source.ids), source.positions)
+        x_BSD = self._encode_positions(self.embedding.source(source.ids), source.positions)
         return Memory(x_BSD, source.positions, source.segments)
 
     def decode(self, target: Target, memory: Memory) -> Float[Array, "B T D"]:
         before_BT = _prompt_lengths(memory.segments, target.segments)
         positions_BT = before_BT + target.positions
         joined = Joined.of(memory, target.segments, positions_BT)
-        x_BTD = self._place(self.embedding(target.ids), positions_BT)
+        x_BTD = self._encode_positions(self.embedding(target.ids), positions_BT)
         x_BJD = constrain(joined.join(memory.hidden, x_BTD), "batch", "length", "hidden")
-        relations = self.positions.within(joined.segments, joined.positions, "target")
-        x_BJD, _ = self.decoder(x_BJD, relations)
+        context = self.positions.self_attention_context(joined.segments, joined.positions, "target")
+        x_BJD, _ = self.decoder(x_BJD, context)
         return self._normed(constrain(joined.of_target(x_BJD), "batch", "length", "hidden"))
 
     def logits(self, hidden: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         return self.embedding.logits(hidden)
 
     def init_cache(self, memory: Memory, length: int, beams: int) -> Cache:
-        """Reads the prompt once; its keys and values are `fixed`, for all hypotheses."""
-        relations = self.positions.within(memory.segments, memory.positions, "target")
-        _, prompt = self.decoder.read(memory.hidden, relations)
-        return empty_cache(self.config, self.decoder, memory, prompt, length, beams)
+        """Prefill: reads the prompt once; all hypotheses share its keys and values."""
+        context = self.positions.self_attention_context(memory.segments, memory.positions, "target")
+        _, prompt_kv = self.decoder.prefill(memory.hidden, context)
+        return empty_cache(self.config, self.decoder, memory, prompt_kv, length, beams)
 
-    def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
+    def step(
+        self, tokens: Int[Array, "B W"], cache: DecoderCache
+    ) -> tuple[Float[Array, "B W D"], Cache]:
         segments = cache.segments
         before_B1 = jnp.sum(segments > 0, axis=1, keepdims=True, dtype=jnp.int32)
-        stand_BW = jnp.broadcast_to(before_B1 + cache.index, tokens.shape)
-        x_BWD = self._place(self.embedding(tokens), stand_BW)
-        prompt = Seen.everywhere(segments, stand_BW, self.positions.bias("target"))
+        positions_BW = jnp.broadcast_to(before_B1 + cache.index, tokens.shape)
+        x_BWD = self._encode_positions(self.embedding(tokens), positions_BW)
+        prompt_keys = VisibleKeys.all_of(segments, positions_BW, self.positions.bias("target"))
         layer = CausalLayer(self.config, Depth.of(self.config, "target"), parent=None)
-        x_BWD, cache = next_position(layer, x_BWD, cache, stand_BW, prompt, self.positions)
+        x_BWD, cache = decode_step(layer, x_BWD, cache, positions_BW, prompt_keys, self.positions)
         return self._normed(x_BWD), cache
 
 
 def _prompt_lengths(
     source_segments: Int[Array, "B S"], target_segments: Int[Array, "B T"]
 ) -> Int[Array, "B T"]:
-    """Of each target position, how many source positions are of its segment."""
+    """Counts, for each target position, the source positions of its segment."""
     same_BTS = target_segments[:, :, None] == source_segments[:, None, :]
     return jnp.sum(same_BTS, axis=2, dtype=jnp.int32)

@@ -5,26 +5,30 @@ vector of the whole source, that of a learned position put before it ("[CLS]", a
 of Dosovitskiy et al. 2021) or the mean of all. The target's own tokens are never read.
 """
 
+from typing import Any, Self
+
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from jaxtyping import Array, Float, Int
 
 from transformer.attention import unknown_backend
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig
 from transformer.errors import UserError
+from transformer.models.dropout import Dropout
+from transformer.models.embedding import Embedding
 from transformer.models.initializers import (
     Depth,
     embedding_initializer,
     embedding_width,
     weight,
 )
-from transformer.models.layers import Embedding
-from transformer.models.positions import Positions, sinusoidal
-from transformer.models.residual import Dropout, Norm, Sublayer, norm_is_last
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
-from transformer.models.sublayers import FeedForward
-from transformer.models.transformer import EncoderLayer, layer_products, stack
+from transformer.models.transformer.layers import EncoderLayer, layer_products, stack
+from transformer.models.transformer.positions import Positions, sinusoidal
+from transformer.models.transformer.residual import Norm, Residual, needs_final_norm
+from transformer.models.transformer.sublayers import FeedForward
 from transformer.sharding import constrain, current, parameter
 
 
@@ -66,16 +70,34 @@ class Readout(nn.Module):
 
     def setup(self) -> None:
         self.feed_forward = FeedForward(self.config, Depth())
-        self.transform = Sublayer(self.config, 1.0)
-        if norm_is_last(self.config):
+        self.feed_forward_residual = Residual(self.config, 1.0)
+        if needs_final_norm(self.config):
             self.norm = Norm(self.config)
 
     def __call__(
         self, pooled: Float[Array, "B T D"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         x_BTD = pooled + sinusoidal(positions, self.config.d_model).astype(pooled.dtype)
-        x_BTD = self.transform(x_BTD, self.feed_forward)
-        return self.norm(x_BTD) if norm_is_last(self.config) else x_BTD
+        x_BTD = self.feed_forward_residual(x_BTD, self.feed_forward)
+        return self.norm(x_BTD) if needs_final_norm(self.config) else x_BTD
+
+
+@struct.dataclass
+class EncoderCache(Cache):
+    """The encoder's output, [B, S, D], or the source as one vector, [B, 1, D]."""
+
+    hidden: Any
+
+    def reorder(self, parents_BW: Int[Array, "B W"]) -> Self:
+        return self
+
+    @property
+    def per_source(self) -> Any:
+        return self.hidden
+
+    @property
+    def per_hypothesis(self) -> Any:
+        return ()
 
 
 class EncoderOnly(Seq2Seq):
@@ -131,7 +153,7 @@ class EncoderOnly(Seq2Seq):
         self.positions = Positions(c, ("source",))
         self.dropout = Dropout(c.dropout)
         self.encoder = stack(EncoderLayer, "source", c, __call__=nn.broadcast)
-        if norm_is_last(c):
+        if needs_final_norm(c):
             self.encoder_norm = Norm(c)
         if c.patch > 1:
             self.patches = Patches(c)
@@ -148,10 +170,10 @@ class EncoderOnly(Seq2Seq):
             x_BSD, positions, segments = self.patches(x_BSD, positions, segments)
         if self.config.readout == "class":
             x_BSD, positions, segments = self._with_class(x_BSD, positions, segments)
-        relations = self.positions.within(segments, positions, "source")
+        context = self.positions.self_attention_context(segments, positions, "source")
         x_BSD = self.dropout(self.positions.add(x_BSD, positions, "source"))
-        x_BSD, _ = self.encoder(x_BSD, relations)
-        if norm_is_last(self.config):
+        x_BSD, _ = self.encoder(x_BSD, context)
+        if needs_final_norm(self.config):
             x_BSD = self.encoder_norm(x_BSD)
         return Memory(x_BSD, positions, segments)
 
@@ -200,20 +222,22 @@ class EncoderOnly(Seq2Seq):
         return self.embedding.logits(hidden)
 
     def init_cache(self, memory: Memory, length: int, beams: int) -> Cache:
-        """Hypotheses have no state: what follows depends on the source and the index alone."""
-        fixed = memory.hidden
+        """Hypotheses have no state: the output depends on the source and the index alone."""
+        hidden = memory.hidden
         if self.config.readout != "position":
-            fixed = self._pooled(memory.hidden, (memory.segments > 0)[:, None])
-        return Cache(jnp.zeros((), jnp.int32), memory.segments, fixed, ())
+            hidden = self._pooled(memory.hidden, (memory.segments > 0)[:, None])
+        return EncoderCache(jnp.zeros((), jnp.int32), memory.segments, hidden)
 
-    def step(self, tokens: Int[Array, "B W"], cache: Cache) -> tuple[Float[Array, "B W D"], Cache]:
+    def step(
+        self, tokens: Int[Array, "B W"], cache: EncoderCache
+    ) -> tuple[Float[Array, "B W D"], Cache]:
         B, W = tokens.shape
         index_B1 = jnp.broadcast_to(cache.index, (B, 1))
         if self.config.readout == "position":
             counts_B1 = jnp.sum(cache.segments > 0, axis=1, keepdims=True, dtype=jnp.int32)
-            x_B1D = _at(cache.fixed, jnp.zeros_like(index_B1), index_B1, counts_B1)
+            x_B1D = _at(cache.hidden, jnp.zeros_like(index_B1), index_B1, counts_B1)
         else:
-            x_B1D = self.readout(cache.fixed, index_B1)
+            x_B1D = self.readout(cache.hidden, index_B1)
         x_BWD = jnp.broadcast_to(x_B1D, (B, W, x_B1D.shape[2]))
         return x_BWD, cache.replace(index=cache.index + 1)  # pyright: ignore
 

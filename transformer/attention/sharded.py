@@ -1,4 +1,4 @@
-"""Attention where the arrays lie: a kernel on each device's own rows, heads and positions.
+"""Sharded attention: a kernel on each device's own rows, heads and positions, under `shard_map`.
 
 Rows and heads need nothing of each other. Of a length that is split, each device has its own
 queries; the keys it lacks are gathered here, or come by `ring` or `ulysses`.
@@ -7,7 +7,7 @@ queries; the keys it lacks are gathered here, or come by `ring` or `ulysses`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +18,26 @@ from jaxtyping import Array
 from transformer.attention.kernels import HeadsFrom
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
+from transformer.sharding import Layout
 
 
 @dataclass(frozen=True)
 class Split:
-    """Over which axes of a mesh rows, positions (of queries and of keys) and heads are split."""
+    """Which axes of a mesh split the rows, the positions (of queries and keys) and the heads.
+
+    Splitting rows is data parallelism, positions sequence (context) parallelism, heads tensor
+    parallelism.
+    """
 
     devices: Devices
     batch: tuple[str, ...] = ()
     length: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """Translates a layout: its rules for the axes batch, length and heads."""
+        return cls(layout.mesh, *(layout.mesh_axes(name) for name in ("batch", "length", "heads")))
 
     def count(self, axes: tuple[str, ...]) -> int:
         return math.prod(self.devices.shape[axis] for axis in axes)

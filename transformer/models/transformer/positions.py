@@ -1,10 +1,10 @@
-"""Where a token stands: functions of positions, so that any length and packed rows are served.
+"""Positional encodings: functions of positions, so that any length and packed rows are served.
 
-Added to embeddings (sinusoids, a learned table), turning queries and keys (rotary), or told to
-self-attention as a bias (relative.py). Cross-attention is told nothing of positions.
+Some are added to embeddings (sinusoids, a learned table), RoPE rotates queries and keys, others are
+a bias on the scores of self-attention (position_bias.py). Cross-attention has none.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from transformer.attention import Mask
 from transformer.config import ModelConfig
 from transformer.models.initializers import embedding_initializer
-from transformer.models.relative import Alibi, T5Buckets, numbered
+from transformer.models.transformer.position_bias import Alibi, T5Buckets, numbered
 from transformer.sharding import constrain, parameter
 
 SIDES = ("source", "target")  # encoder and decoder
@@ -47,9 +47,9 @@ def angles(positions: Int[Array, "B T"], width: int, base: float) -> Float[Array
 
 @struct.dataclass
 class Rotation:
-    """Turns pairs (2i, 2i + 1) of a head by position times base^(-2i/K) (Su et al. 2021, Eq. 15).
+    """RoPE: rotates pairs (2i, 2i + 1) of a head by position · base^(-2i/K) (Su et al. 2021).
 
-    The product of a turned query and a turned key depends on how far apart they are alone.
+    Their Eq. 15. The product of a rotated query and a rotated key depends only on how far apart they are.
     """
 
     angles: Any  # float32 [B, T, K / 2]
@@ -58,39 +58,27 @@ class Rotation:
         pairs_BTHE2 = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
         a_BTHE, b_BTHE = pairs_BTHE2[..., 0], pairs_BTHE2[..., 1]
         sin, cos = jnp.sin(self.angles)[:, :, None], jnp.cos(self.angles)[:, :, None]
-        turned = jnp.stack([a_BTHE * cos - b_BTHE * sin, a_BTHE * sin + b_BTHE * cos], axis=-1)
-        return turned.reshape(x.shape).astype(x.dtype)
+        rotated = jnp.stack([a_BTHE * cos - b_BTHE * sin, a_BTHE * sin + b_BTHE * cos], axis=-1)
+        return rotated.reshape(x.shape).astype(x.dtype)
 
 
 @struct.dataclass
-class Relations:
-    """Who may attend to whom, and what attention is told of where they stand."""
+class AttentionContext:
+    """What a call of attention is given beside queries, keys and values.
+
+    Attributes:
+        mask: which keys each query may attend to.
+        bias: a function of positions, added to the scores; None where there is none.
+        rotation: RoPE of queries and keys; None where there is none.
+    """
 
     mask: Mask
     bias: Any = None
     rotation: Rotation | None = None
 
 
-@struct.dataclass
-class Seen:
-    """Which keys hypotheses see at one position of decoding, and where they and the keys stand."""
-
-    allowed: Any  # bool [B, W, S]; [B, 1, S] where all see the same
-    q_positions: Any  # int32 [B, W]
-    k_positions: Any  # int32 [B, S]
-    bias: Any = None
-
-    @classmethod
-    def everywhere(
-        cls, segments: Int[Array, "B S"], stand: Int[Array, "B W"], bias: Any = None
-    ) -> Self:
-        """A sentence a row, all of it but padding."""
-        places_BS = jnp.broadcast_to(jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape)
-        return cls((segments > 0)[:, None], stand, places_BS, bias)
-
-
 class Positions(nn.Module):
-    """What `model.positions` says, for a model's sides: source (encoder), target (decoder)."""
+    """The positional encoding of `model.positions`, for source (encoder) and target (decoder)."""
 
     config: ModelConfig
     sides: tuple[str, ...] = SIDES
@@ -112,7 +100,7 @@ class Positions(nn.Module):
     def add(
         self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], side: str
     ) -> Float[Array, "B T D"]:
-        """Embeddings with their positions: what a side's first layer reads."""
+        """Adds the encoding to embeddings, where the scheme is one that adds."""
         match self.config.positions.scheme:
             case "sinusoidal":
                 added_BTD = sinusoidal(positions, self.config.d_model)
@@ -125,20 +113,20 @@ class Positions(nn.Module):
                 return x
         return x + added_BTD.astype(x.dtype)
 
-    def within(
+    def self_attention_context(
         self, segments: Int[Array, "B T"], positions: Int[Array, "B T"], side: str
-    ) -> Relations:
-        """Self-attention over a side's whole rows; the target's is causal."""
-        numbers = numbered(*positions.shape) if self._queries_are_numbered else positions
-        mask = Mask.within(segments, numbers, causal=side == "target")
-        return Relations(mask, self.bias(side), self.rotation(positions))
+    ) -> AttentionContext:
+        """Makes the mask, bias and rotation of self-attention over whole rows.
 
-    @property
-    def _queries_are_numbered(self) -> bool:
-        return self.config.positions.scheme == "shaw"
+        The target's mask is causal.
+        """
+        is_shaw = self.config.positions.scheme == "shaw"  # whose bias tells queries by their number
+        mask_positions = numbered(*positions.shape) if is_shaw else positions
+        mask = Mask.self_attention(segments, mask_positions, causal=side == "target")
+        return AttentionContext(mask, self.bias(side), self.rotation(positions))
 
     def bias(self, side: str) -> Any:
-        """What self-attention adds to scores; Shaw's is each layer's own."""
+        """The bias on self-attention's scores that all layers share; Shaw's is each layer's own."""
         p = self.config.positions
         if p.scheme == "alibi":
             return Alibi(self.config.heads)
@@ -147,7 +135,7 @@ class Positions(nn.Module):
         return None
 
     def rotation(self, positions: Int[Array, "B T"]) -> Rotation | None:
-        """What turns the queries and keys of self-attention that stand there."""
+        """RoPE for queries and keys at these positions; None with another scheme."""
         if self.config.positions.scheme != "rotary":
             return None
         return Rotation(angles(positions, self.config.d_k, self.config.positions.rotary_base))
