@@ -49,7 +49,7 @@ def angles(positions: Int[Array, "B T"], width: int, base: float) -> Float[Array
 class Rotation:
     """RoPE: rotates pairs (2i, 2i + 1) of a head by position · base^(-2i/K) (Su et al. 2021).
 
-    Their Eq. 15. The product of a rotated query and a rotated key depends only on how far apart they are.
+    Their Eq. 15. The product of a rotated query and a rotated key depends only on their distance.
     """
 
     angles: Any  # float32 [B, T, K / 2]

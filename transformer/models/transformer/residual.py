@@ -45,7 +45,7 @@ class Norm(nn.Module):
 
 
 def needs_final_norm(config: ModelConfig) -> bool:
-    """Whether a stack ends with a norm of its own: pre-norm layers do not normalise their output."""
+    """Whether a stack ends with a norm of its own: a pre-norm layer's output is not normalised."""
     return config.norm in ("pre", "sandwich")
 
 
@@ -105,7 +105,8 @@ def layer_drop(
 ) -> Float[Array, "B T D"]:
     """Stochastic depth: the layer's output, or its input where the layer is dropped.
 
-    LayerDrop (Fan et al. 2020). One draw a layer and call, where a call brings a dropout key; nothing is scaled.
+    LayerDrop (Fan et al. 2020). One draw a layer and call, where a call brings a dropout key;
+    nothing is scaled.
     """
     keep = dropout_mask(layer, rate, ())
     return x_out if keep is None else jnp.where(keep, x_out, x_in)
