@@ -24,7 +24,7 @@ import jax  # noqa: E402
 
 from tests import processes  # noqa: E402
 from transformer import compilation_cache, testing  # noqa: E402
-from transformer.training import storage  # noqa: E402
+from transformer.checkpoints import orbax_io  # noqa: E402
 
 testing.virtual_devices(8)
 jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile
@@ -58,7 +58,7 @@ def memory_given_back() -> Iterator[None]:
     if psutil.Process().memory_info().rss > RESIDENT:
         jax.clear_caches()
         gc.collect()
-        storage.trim()
+        orbax_io.trim()
 
 
 @pytest.fixture(autouse=True)

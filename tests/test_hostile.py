@@ -28,12 +28,12 @@ from hypothesis import strategies as st
 import transformer.training
 from tests.processes import ROOT, TINY, error_line
 from transformer.__main__ import main
+from transformer.checkpoints.checkpoints import open_checkpoints
+from transformer.checkpoints.state import TrainState
 from transformer.data import Store
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training.checkpoints import open_checkpoints
 from transformer.training.metrics import Metrics
-from transformer.training.state import TrainState
 
 CASES = int(os.environ.get("HOSTILE_CASES", "60"))
 

@@ -21,7 +21,7 @@ def test_translating_loads_no_more_than_it_needs() -> None:
     code = (
         "import sys\n"
         "from transformer.decoding import open_translator\n"
-        "from transformer.training import trained_parameters\n"
+        "from transformer.checkpoints import load_params\n"
         "unneeded = {'optax', 'sacrebleu', 'tensorboardX', 'matplotlib', 'scipy'}\n"
         "unneeded |= {'tensorflow_datasets', 'jax.experimental.pallas'}\n"
         "assert not unneeded & set(sys.modules), unneeded & set(sys.modules)"

@@ -207,7 +207,7 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
 
     read_config(options.workdir)  # no run there: say so before JAX is loaded
     runtime.prepare()
-    from transformer.training import trained_parameters
+    from transformer.checkpoints import load_params
 
     all_of = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}
     chosen = {name: value for name, value in all_of.items() if value is not None}
@@ -223,7 +223,7 @@ def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
         named = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
         raise UserError(f"{' '.join(named)}: {error}") from error
     experiment = Experiment(config, options.workdir)
-    return experiment, *trained_parameters(experiment, options.checkpoint)
+    return experiment, *load_params(experiment, options.checkpoint)
 
 
 def _print(text: str) -> None:

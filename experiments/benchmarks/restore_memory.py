@@ -61,9 +61,9 @@ def save_or_restore(what: str, folder: Path, width: int, axes: dict[str, int]) -
     import optax
 
     from transformer import testing
+    from transformer.checkpoints.checkpoints import Checkpoints
     from transformer.config import CheckpointsConfig
     from transformer.models import build_model
-    from transformer.training.checkpoints import Checkpoints
     from transformer.training.step import StateFactory
 
     testing.virtual_devices(8)

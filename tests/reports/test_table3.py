@@ -176,7 +176,7 @@ def test_a_run_without_its_metrics_is_a_line(
     evaluation = SimpleNamespace(as_dict=dict)
     for module, name, value in (
         (carried.Experiment, "open", lambda workdir: SimpleNamespace(workdir=workdir)),
-        (carried, "trained_parameters", lambda experiment: ({}, "last")),
+        (carried, "load_params", lambda experiment: ({}, "last")),
         (carried.evaluation, "evaluate", lambda *_: evaluation),
     ):
         monkeypatch.setattr(module, name, value)

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from transformer import runtime
-from transformer.training.checkpoints import Checkpoints
+from transformer.checkpoints.checkpoints import Checkpoints
 from transformer.training.preemption import StopRequest
 
 

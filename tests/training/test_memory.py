@@ -10,11 +10,11 @@ import pytest
 from tests.tiny import get_config
 from transformer import memory as system
 from transformer import training
+from transformer.checkpoints.state import TrainState
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.training import memory
-from transformer.training.state import TrainState
 
 
 def test_it_is_refused_before_anything_is_made(

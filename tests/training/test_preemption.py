@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import differences
 from tests.processes import TINY, metrics, run, start, wait_for_step
-from transformer.training.checkpoints import Checkpoints
+from transformer.checkpoints.checkpoints import Checkpoints
 from transformer.training.preemption import Interrupted, StopRequest
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,8 @@ import pytest
 
 from tests.faults import differences
 from tests.processes import TINY, error_line, free_port, metrics, run, start, wait_for_step
+from transformer.checkpoints.checkpoints import open_checkpoints
 from transformer.experiment import Experiment
-from transformer.training.checkpoints import open_checkpoints
 
 STEPS = 300
 

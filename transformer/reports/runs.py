@@ -11,12 +11,13 @@ from typing import Any
 import jax
 
 from transformer import evaluation, files, run_directory
+from transformer.checkpoints import load_params
 from transformer.config import Config
 from transformer.errors import UserError
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training import metrics, train, trained_parameters
+from transformer.training import metrics, train
 
 More = Callable[[Experiment, Any, Evaluation], dict[str, Any]]  # experiment, parameters, scores
 
@@ -110,7 +111,7 @@ def _checksum(content: dict[str, Any]) -> int:
 
 def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
     experiment = Experiment.open(workdir)
-    params, which = trained_parameters(experiment)
+    params, which = load_params(experiment)
     found = evaluation.evaluate(experiment, params, split)
     lines = metrics.read(workdir)
     if not lines:

@@ -13,13 +13,13 @@ import numpy as np
 import optax
 
 from transformer.batch import Batch
+from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
 from transformer.config import TrainingConfig
 from transformer.data import Batches, Shape, prefetch
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training import memory, outlook
-from transformer.training.checkpoints import Checkpoints, open_checkpoints
 from transformer.training.development import Development, Stopping
 from transformer.training.divergence import GoBack, Passed, Watch, pass_over
 from transformer.training.metrics import FILE, Metrics

@@ -6,7 +6,7 @@ import math
 import jax
 
 from transformer import memory
-from transformer.training.state import TrainState
+from transformer.checkpoints.state import TrainState
 
 WAYS = "make the model smaller, or split it over more devices (mesh.fsdp, mesh.tensor)"
 

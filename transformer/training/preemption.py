@@ -12,7 +12,7 @@ from typing import Self
 import jax
 
 from transformer import runtime
-from transformer.training.checkpoints import Checkpoints
+from transformer.checkpoints.checkpoints import Checkpoints
 
 
 class Interrupted(BaseException):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from transformer import rng
 from transformer.batch import Batch
+from transformer.checkpoints.state import TrainState
 from transformer.config import DivergenceConfig, TrainingConfig
 from transformer.losses import LossSums, batch_loss
 from transformer.models import Seq2Seq, parameters
@@ -24,7 +25,6 @@ from transformer.models.precision import compute_dtype
 from transformer.rng import Stream
 from transformer.sharding import Layout, current
 from transformer.training.divergence import Trouble, Typical, judge
-from transformer.training.state import TrainState
 
 
 @struct.dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer import files
+from transformer.checkpoints import load_params
 from transformer.config import ComparisonConfig
 from transformer.experiment import Experiment
 from transformer.inspection import WordMap, inspect_sentence
@@ -25,7 +26,6 @@ from transformer.reports.compare.results import (
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said
 from transformer.reports.runs import Run, bleu_signatures
-from transformer.training import trained_parameters
 
 T = "translation"
 BUDGETS = {
@@ -260,7 +260,7 @@ def _alignments(results: Results) -> dict[str, list[WordMap]]:
     for run in results.runs:
         if run.task == T and run.seed == results.config.seeds[0] and attends(run.config):
             experiment = Experiment.open(run.workdir)
-            params, _ = trained_parameters(experiment)
+            params, _ = load_params(experiment)
             maps[run.name] = [
                 inspect_sentence(experiment, params, *pair).cross
                 for pair in results.config.sentences

@@ -13,14 +13,14 @@ import optax
 import pytest
 
 from transformer import testing
+from transformer.checkpoints.checkpoints import Checkpoints
+from transformer.checkpoints.state import TrainState
 from transformer.compilation_cache import programs
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.testing import TRAINING
-from transformer.training.checkpoints import Checkpoints
 from transformer.training.development import Stopping
-from transformer.training.state import TrainState
 from transformer.training.step import StateFactory
 
 pytestmark = pytest.mark.optax

@@ -114,7 +114,7 @@ def _sync_tree(folder: Path) -> None:
         files.sync(Path(parent))
 
 
-class Kept:
+class Preserve:
     """Orbax's question which checkpoints to preserve, passed on to a function of their steps."""
 
     def __init__(self, choose: Callable[[list[int]], Iterable[int]]):
@@ -133,7 +133,7 @@ def manager(
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=Kept(kept),  # pyright: ignore[reportArgumentType]
+            preservation_policy=Preserve(kept),  # pyright: ignore[reportArgumentType]
             temporary_path_class=Durable,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,

@@ -16,13 +16,13 @@ import optax
 import pytest
 
 from transformer import testing
+from transformer.checkpoints import checkpoints, orbax_io
+from transformer.checkpoints.checkpoints import Checkpoints, Unusable
+from transformer.checkpoints.digests import digests
+from transformer.checkpoints.state import TrainState
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
-from transformer.training import checkpoints, storage
-from transformer.training.checkpoints import Checkpoints, Unusable
-from transformer.training.digests import digests
-from transformer.training.state import TrainState
 from transformer.training.step import StateFactory
 
 pytestmark = pytest.mark.optax
@@ -191,8 +191,8 @@ def test_one_that_is_being_written_is_waited_for(
     """Orbax counts it as soon as its writing begins; it is not damaged."""
     folder, made, states = saved
     shutil.copytree(folder, tmp_path / "checkpoints")
-    real = storage._sync_tree
-    monkeypatch.setattr(storage, "_sync_tree", lambda path: (time.sleep(0.5), real(path)))
+    real = orbax_io._sync_tree
+    monkeypatch.setattr(orbax_io, "_sync_tree", lambda path: (time.sleep(0.5), real(path)))
     with contextlib.closing(opened(tmp_path / "checkpoints")) as kept:
         kept.save(states[20], {"step": 30, "stopped": False}, None)
         found = kept.newest(made.abstract)

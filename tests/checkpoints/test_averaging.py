@@ -7,12 +7,12 @@ import jax
 import pytest
 
 from tests.tiny import get_config
+from transformer.checkpoints import averaging, load_params
+from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
+from transformer.checkpoints.state import TrainState
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.experiment import Experiment
-from transformer.training import trained, trained_parameters
-from transformer.training.checkpoints import Checkpoints, open_checkpoints
-from transformer.training.state import TrainState
 
 pytestmark = pytest.mark.optax
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.optax
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """A run that has come to three checkpoints."""
-    monkeypatch.setattr(trained.time, "sleep", lambda _: None)
+    monkeypatch.setattr(averaging.time, "sleep", lambda _: None)
     experiment = Experiment(from_dict(get_config().to_dict()), tmp_path)
     checkpoints = open_checkpoints(experiment)
     number = jax.numpy.int32(0)
@@ -50,7 +50,7 @@ def test_a_reader_looks_again_where_a_checkpoint_has_gone(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retire(monkeypatch, experiment.workdir / "checkpoints", 120)
-    which = trained_parameters(experiment)[1]
+    which = load_params(experiment)[1]
     assert which == "the mean of 2 checkpoints, steps 60 to 180"
 
 
@@ -59,7 +59,7 @@ def test_a_step_that_was_asked_for_and_has_gone_is_named(
 ) -> None:
     retire(monkeypatch, experiment.workdir / "checkpoints", 120)
     with pytest.raises(UserError, match="no checkpoint '120': it has average, last and steps 60"):
-        trained_parameters(experiment, "120")
+        load_params(experiment, "120")
 
 
 def test_a_damaged_one_that_stays_is_not_looked_at_for_ever(
@@ -67,4 +67,4 @@ def test_a_damaged_one_that_stays_is_not_looked_at_for_ever(
 ) -> None:
     (experiment.workdir / "checkpoints/180/params/manifest.ocdbt").unlink()
     with pytest.raises(UserError, match=r"/180 cannot be used.*take another, --checkpoint=STEP"):
-        trained_parameters(experiment)
+        load_params(experiment)

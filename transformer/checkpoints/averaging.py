@@ -1,18 +1,18 @@
-"""A run's parameters for whoever does not train it: chosen among its checkpoints, averaged."""
+"""A run's parameters for those who do not train it: checkpoint averaging, the last, the best."""
 
 import contextlib
 import time
 
+from transformer.checkpoints.checkpoints import Checkpoints, Unusable, open_checkpoints
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models.parameters import Params
-from transformer.training.checkpoints import Checkpoints, Unusable, open_checkpoints
 
 LOOKS = 5  # times that a reader looks for checkpoints that a trainer retires meanwhile
 
 
-def trained_parameters(experiment: Experiment, which: str = "average") -> tuple[Params, str]:
-    """Parameters of a run for evaluation, and a line that says which they are.
+def load_params(experiment: Experiment, which: str = "average") -> tuple[Params, str]:
+    """Loads a run's parameters for evaluation; returns them and a line that says which they are.
 
     Args:
         experiment: a run's, `Experiment.open(workdir)`.

@@ -23,13 +23,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer import distributed, files
+from transformer.checkpoints import orbax_io
+from transformer.checkpoints.digests import digests
+from transformer.checkpoints.state import TrainState
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models.parameters import Params
-from transformer.training import storage
-from transformer.training.digests import digests
-from transformer.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ class Checkpoints:
         self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
-        self._root = storage.LibraryPath(self.directory.parent)
+        self._root = orbax_io.LibraryPath(self.directory.parent)
         self._folder = self._root.path / directory.name  # the same, for libraries
-        self._manager = storage.manager(self._folder, kept=self._kept, read_only=read_only)
+        self._manager = orbax_io.manager(self._folder, kept=self._kept, read_only=read_only)
         for step in self.steps:
             with contextlib.suppress(Unusable):  # said when it is to be used
                 self._note_score(step, self.meta(step)["score"])
@@ -250,7 +250,7 @@ class Checkpoints:
         try:
             known = self.meta(step)["digests"]
             for name, abstract in wanted.items():
-                got[name] = storage.read(self._folder / str(step) / name, abstract)
+                got[name] = orbax_io.read(self._folder / str(step) / name, abstract)
         except MemoryError:
             raise
         except OSError as error:
