@@ -15,45 +15,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import base, casa_roja, recall, recurrent
+from transformer.config import base_comparison
 
 FAMILIES = ("rnn_none", "gru_none", "lstm_none", "lstm_bahdanau", "lstm_luong")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Every key of a comparison."""
-    config = ConfigDict()
-    config.seeds = (0, 1, 2, 3, 4)  # of each training; intervals are over them, so two at least
-    config.reference = "transformer"  # whose budget the others keep to; named in every group below
-    # What is the same for all in `translation`: parameters (and batches) | flops | minutes |
-    # tokens (the same batches). What each means: transformer/reports/compare/budgets.py
-    config.budget = "tokens"
-    config.minutes = 10.0  # of each training, where the budget is minutes
-    config.sentence_length = 12  # tokens of the sentences whose FLOPs and speed count
-    config.length_bins = (5, 7, 9)  # last words of each bin of source lengths; longer is the last
-    config.sentences = (  # whose alignments are shown, with the translation they are asked for
-        ("la casa roja", "the red house"),
-        ("los perros negros no duermen en la casa", "the black dogs do not sleep in the house"),
-    )
-
+    """All families on casa roja, and on three tasks of memory."""
     # Experiments by name; those of one group have the same data. A name means the same in all.
-    config.translation = ConfigDict({name: recurrent.get_config(name) for name in FAMILIES})
-    config.translation.transformer = casa_roja.get_config()
-    config.recall = ConfigDict(  # by task
-        {
-            task: {n: recall.get_config(f"{task},{n}") for n in ("transformer", *FAMILIES)}
-            for task in ("copy", "reverse", "associative")
-        }
-    )
-
-    config.speed = ConfigDict()
-    config.speed.lengths = (16, 64, 256, 1024, 4096)  # tokens of source, and of target
-    config.speed.tokens = 4_096  # of a training step, source and target each
-    config.speed.rows = 8  # sentences decoded together
-    config.speed.rounds = 5  # each experiment has a turn in each; medians are reported
-    config.speed.longest = 20.0  # seconds of a training step, beyond which longer ones are left out
-    config.reach = ConfigDict()  # of gradients
-    config.reach.sentences = 8  # of the longest distance
-    config.reach.probes = 4  # random projections of each sentence's logits
+    translation = {name: recurrent.get_config(name) for name in FAMILIES}
+    translation["transformer"] = casa_roja.get_config()
+    recalls = {  # by task
+        task: {n: recall.get_config(f"{task},{n}") for n in ("transformer", *FAMILIES)}
+        for task in ("copy", "reverse", "associative")
+    }
+    config = base_comparison(translation, recalls)
     return base.with_variants(config, variant, {"small": small, "smoke": smoke})
 
 

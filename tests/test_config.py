@@ -1,15 +1,21 @@
 """Configurations: what is refused, with which words; what a run's name depends on."""
 
+import ast
 import dataclasses
+import itertools
 import math
 import re
+import typing
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from experiments import base
 from tests.processes import EXPERIMENTS
-from transformer.config import from_dict, override
+from transformer.config import Config, ModelConfig, TrainingConfig, from_dict, override
+from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
 from transformer.experiment_files import load_config
 from transformer.models import build_model
@@ -132,15 +138,71 @@ def test_recurrent_families_refuse_what_they_do_not_heed(changes: dict) -> None:
         )
     else:
         config = dataclasses.replace(config, **changes)
-    with pytest.raises(UserError, match=rf"model.family=gru has .* leave model.{key} as in base"):
+    with pytest.raises(
+        UserError, match=rf"model.family=gru has .* leave model.{key} at its default"
+    ):
         build_model(config)
 
 
-def test_a_missing_key_is_refused() -> None:
-    incomplete = tree()
-    del incomplete["training"]["steps"]
-    with pytest.raises(UserError, match=r"config.training.steps is missing"):
-        from_dict(incomplete)
+def test_a_key_that_is_not_given_has_its_default() -> None:
+    """So has one that came after a run: its config.json stays good, and its name the same."""
+    config = from_dict({"model": {"d_model": 32}, "data": {"tokenizer": {"vocab_size": 400}}})
+    assert config.model == ModelConfig(d_model=32, vocab_size=400)
+    assert config.training == TrainingConfig()
+    older = config.as_dict()
+    del older["evaluation"], older["model"]["qk_norm"]
+    assert from_dict(older) == config and from_dict(older).digest() == config.digest()
+
+
+def test_a_key_that_changed_its_name_says_the_new_one() -> None:
+    with pytest.raises(UserError, match=r"divergence.pass_over is called .*skip_batches now"):
+        from_dict({"divergence": {"pass_over": 2}})
+    old = {"divergence": {"pass_over": 2, "at_most": 3, "action": "go_back"}}
+    divergence = from_dict(with_new_names(old)).divergence
+    assert (divergence.skip_batches, divergence.max_times, divergence.action) == (2, 3, "rollback")
+
+
+def keys(kind: type, path: str = "") -> Iterator[tuple[str, str, bool]]:
+    """Every key below a section, the class that declares it, and whether it has a default."""
+    kinds = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        inner = kinds[field.name]
+        if dataclasses.is_dataclass(inner):
+            yield from keys(inner, f"{path}{field.name}.")
+        else:
+            missing = field.default is field.default_factory is dataclasses.MISSING
+            yield path + field.name, kind.__name__, not missing
+
+
+def test_each_key_is_declared_once_with_its_default() -> None:
+    """In `transformer/config`: nowhere else in the package or in base.py is a key given a value."""
+    declared = list(keys(Config))
+    assert len(declared) > 150 and all(has_default for _, _, has_default in declared)
+    lines = Counter[str]()
+    for path in (FOLDER.parent / "transformer" / "config").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                fields = (n.target for n in node.body if isinstance(n, ast.AnnAssign))
+                lines.update(f"{node.name}.{ast.unparse(target)}" for target in fields)
+    assert {lines[f"{kind}.{key.rpartition('.')[2]}"] for key, kind, _ in declared} == {1}
+    tree = ast.parse((FOLDER / "base.py").read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def test_each_key_has_a_meaning() -> None:
+    """A docstring below its field, but for those that their names say."""
+    plain = {"kind", "task", "keep_last", "source_language", "target_language"}
+    for path in (FOLDER.parent / "transformer" / "config").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.ClassDef) and node.bases and node.name != "PartConfig"):
+                continue
+            for field, after in itertools.pairwise([*node.body, None]):
+                if not isinstance(field, ast.AnnAssign) or "Config" in ast.unparse(field):
+                    continue
+                name = ast.unparse(field.target)
+                is_split = name.startswith(("train", "dev", "test"))
+                has_docstring = isinstance(after, ast.Expr)
+                assert has_docstring or is_split or name in plain, f"{node.name}.{name}"
 
 
 def test_names_are_hashes_of_what_matters() -> None:
@@ -148,7 +210,8 @@ def test_names_are_hashes_of_what_matters() -> None:
     assert from_dict(config.as_dict()) == config
     assert from_dict(tree()).run_name == config.run_name
     assert from_dict(tree(model={"heads": 4})).run_name != config.run_name
-    assert from_dict(tree(distributed={"process": 1})).run_name == config.run_name
+    for elsewhere in ({"distributed": {"process": 1}}, {"mesh": {"tensor": 2}}):
+        assert from_dict(tree(**elsewhere)).run_name == config.run_name
     assert from_dict({**tree(), "name": "mine"}).run_name == "mine"
 
 

@@ -147,7 +147,7 @@ def _said(error: BaseException, path: Path) -> str:
         key = re.fullmatch(r"[\"'\\]*(\w+)[\"'\\]*", text)
     if key:
         return (
-            f"{where}unknown key {key[1]!r}: experiments/base.py has them all (a section that "
+            f"{where}unknown key {key[1]!r}: transformer/config declares them all (a section that "
             "takes other keys is replaced as a whole, config.SECTION = ConfigDict({...}))"
         )
     if kind := re.search(r"override field '(\w+)'.*?\. (.*) is of .*casted to type (.*)$", text):

@@ -14,7 +14,7 @@ A configuration is a Python file, and changes to it by key:
 
   --config=experiments/casa_roja.py          an experiment
   --config=experiments/casa_roja.py:smoke    a variant of it, several separated by commas
-  --config.model.d_model=256                 one key; experiments/base.py has them all
+  --config.model.d_model=256                 one key; transformer/config declares them all
 """
 EXIT_HELP = """
 exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM, SIGHUP) and all saved, the same command

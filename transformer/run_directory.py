@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from transformer import distributed, runtime
-from transformer.config import Config, digest_of
-from transformer.config.before import with_new_keys, without_new_keys
+from transformer.config import Config
+from transformer.config.experiment import CACHES, PLACEMENT_KEYS
+from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
 from transformer.files import Damaged, leftovers, read_json, write_json
 from transformer.nested import differences, matches, value_at, without
@@ -31,9 +32,7 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 CHOICES = "choices.json"
-# Folders and files, which each machine may have elsewhere; what is read in them is compared by its
-# content.
-CACHES = ("data.cache_dir", "data.tfds.data_dir", "data.mixture.*.tfds.data_dir")
+# Files, which each machine may have elsewhere; what is read in them is compared by its content.
 FILES = (
     "data.text",
     "data.treebank",
@@ -42,11 +41,9 @@ FILES = (
     "data.mixture.*.treebank",
     "data.mixture.*.files.patterns",
 )
-# Where and as what a run runs: nothing that comes of it depends on these.
-ELSEWHERE = ("name", "distributed", "mesh", "data.prefetch", *CACHES)
 # What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
 MAY_CHANGE = (
-    *ELSEWHERE,
+    *PLACEMENT_KEYS,
     "model.attention",  # how it is computed, not what
     "decoding",
     "checkpoints",
@@ -69,7 +66,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return with_new_keys(read_json(path))
+        return with_new_names(read_json(path))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
@@ -243,8 +240,3 @@ def chosen(workdir: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged ({error}): bring it back, or take another --workdir"
         ) from error
-
-
-def digest(config: Config) -> str:
-    """Ten hexadecimal digits that change when any key does that is not ELSEWHERE."""
-    return digest_of(without_new_keys(without(config.as_dict(), ELSEWHERE)))

@@ -26,103 +26,37 @@ from flax import linen as nn
 from transformer import rng, runtime
 from transformer.batch import Batch, Source, Target
 from transformer.config import (
-    AttentionConfig,
     DivergenceConfig,
     ModelConfig,
     PositionsConfig,
     RecurrentConfig,
+    ShardingConfig,
     TrainingConfig,
 )
 from transformer.models import Seq2Seq, build_model
 from transformer.rng import Stream
-from transformer.sharding import Layout, Rules
-
-RULES: Rules = (
-    ("batch", ("data", "fsdp")),
-    ("length", ("sequence",)),
-    ("embed", ("fsdp",)),
-    ("hidden", ()),
-    ("heads", ("tensor",)),
-    ("kv_heads", ("tensor",)),
-    ("head_size", ()),
-    ("mlp", ("tensor",)),
-    ("gates", ()),
-    ("state", ("tensor",)),
-    ("vocab", ("tensor",)),
-    ("layers", ()),
-)
+from transformer.sharding import Layout
 
 # For steps under test: dropout and the loss as they are, everything around them off.
-TRAINING = TrainingConfig(
-    steps=1,
-    minutes=0.0,
-    label_smoothing=0.1,
-    z_loss=0.0,
-    loss_chunks=2,
-    accumulate=1,
-    clip_norm=0.0,
-    ema_decay=0.0,
-    log_every=1,
-    eval_every=1,
-    eval_bleu=False,
-    eval_samples=0,
-)
-DIVERGENCE = DivergenceConfig(action="stop", spike=0.0, window=1, pass_over=1, at_most=1)
+TRAINING = TrainingConfig(steps=1, loss_chunks=2, log_every=1, eval_every=1, eval_samples=0)
+DIVERGENCE = DivergenceConfig(window=1, max_times=1)
 
 
 def model_config(**changes: Any) -> ModelConfig:
     """A small Transformer's configuration with distinct sizes; any field can be changed."""
     config = ModelConfig(
-        family="transformer",
         encoder_layers=2,
         decoder_layers=3,
         d_model=22,
         d_ff=29,
         heads=3,
-        kv_heads=0,
         d_k=5,
         d_v=7,
-        dropout=0.1,
-        attention_dropout=0.0,
-        layer_drop=0.0,
-        readout="position",
-        patch=1,
-        norm="post",
-        norm_function="layer_norm",
-        norm_epsilon=1e-6,
-        qk_norm=False,
-        sublayers="sequential",
-        feed_forward="relu",
-        feed_forward_bias=True,
-        attention_bias=False,
-        tied="three_way",
-        scale_embeddings=True,
-        logits_bias=False,
-        logit_soft_cap=0.0,
-        initializer="xavier_uniform",
-        width_scaling="none",
         base_d_model=22,
         base_d_k=5,
         dtype="float32",
-        unroll=False,
-        remat="none",
-        positions=PositionsConfig(
-            scheme="sinusoidal",
-            length=64,
-            rotary_base=10_000.0,
-            t5_buckets=8,
-            t5_max_distance=11,
-            shaw_clip=3,
-        ),
-        attention=AttentionConfig(backend="auto"),
-        recurrent=RecurrentConfig(
-            d_hidden=26,
-            bidirectional=True,
-            attention="luong_general",
-            input_feeding=False,
-            variational_dropout=False,
-            unroll=1,
-        ),
+        positions=PositionsConfig(length=64, t5_buckets=8, t5_max_distance=11, shaw_clip=3),
+        recurrent=RecurrentConfig(d_hidden=26),
         vocab_size=37,
     )
     return dataclasses.replace(config, **changes)
@@ -135,9 +69,11 @@ def virtual_devices(count: int) -> None:
 
 
 def layout(**axes: int) -> Layout:
-    """A mesh of so many devices along data, fsdp, tensor and sequence, with base.py's rules."""
+    """A mesh of so many devices along data, fsdp, tensor and sequence, with the default rules."""
     sizes = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1, **axes}
-    return Layout(sizes, RULES, jax.devices()[: int(np.prod(list(sizes.values())))])
+    return Layout(
+        sizes, ShardingConfig().rules, jax.devices()[: int(np.prod(list(sizes.values())))]
+    )
 
 
 def random_batch(

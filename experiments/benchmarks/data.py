@@ -53,7 +53,7 @@ def corpus(source: str, target: str, pairs: int) -> list[Pair]:
     """The lines of two files, or of our grammar."""
     if source:
         return list(Text(source, target, "", "", "", "").pairs("train"))
-    return list(CasaRoja(pairs, 0, 0).pairs("train"))
+    return list(CasaRoja(pairs, 1, 1).pairs("train"))
 
 
 def trained(pairs: Sequence[Pair], path: Path, kind: str, vocabulary: int) -> Tokenizer:

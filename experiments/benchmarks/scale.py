@@ -45,8 +45,7 @@ from typing import Any
 from experiments import wmt14_en_de_big
 from experiments.benchmarks.common import new_figure, record
 from transformer import runtime
-from transformer.config import Config, from_dict
-from transformer.config.resolved import digest_of
+from transformer.config import Config, digest_of, from_dict
 from transformer.files import write_json
 from transformer.inspection.figures import write_figure
 from transformer.planning import compiled, tpu

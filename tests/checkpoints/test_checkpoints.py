@@ -20,7 +20,7 @@ from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.testing import TRAINING
-from transformer.training.development import Stopping
+from transformer.training.early_stopping import EarlyStopping
 from transformer.training.step import StateFactory
 
 pytestmark = pytest.mark.optax
@@ -135,12 +135,14 @@ def test_only_a_full_disk_wants_room(opened: Callable, error: Exception, told: s
 
 
 def test_patience_counts_evaluations_without_a_better_one() -> None:
-    stopping = Stopping()
+    stopping = EarlyStopping()
     for step, value in enumerate([3.0, 2.0, 2.5, 2.0, 2.1], start=1):
         stopping = stopping.after(value, step, lower_is_better=True)
     assert (stopping.best, stopping.best_step, stopping.since_best) == (2.0, 2, 3)
-    assert Stopping(**json.loads(json.dumps(dataclasses.asdict(stopping)))) == stopping
+    assert EarlyStopping(**json.loads(json.dumps(dataclasses.asdict(stopping)))) == stopping
     assert not stopping.exhausted(patience=0) and not stopping.exhausted(patience=4)
     assert stopping.exhausted(patience=3)
-    higher = Stopping().after(1.0, 1, lower_is_better=False).after(2.0, 2, lower_is_better=False)
+    higher = (
+        EarlyStopping().after(1.0, 1, lower_is_better=False).after(2.0, 2, lower_is_better=False)
+    )
     assert higher.best_step == 2

@@ -167,10 +167,10 @@ def test_in_order_everything_comes_once_and_can_be_put_back(store, plan):
     assert_same(ordered[0], in_order(store, plan)[plan.batches_per_epoch])
 
 
-def test_batches_can_be_passed_over(batches):
+def test_batches_can_be_skipped(batches):
     fewer = batches.without([5, 0]).without([6, 5, 11])
-    assert fewer.passed_over == (0, 5, 6, 11) and batches.passed_over == ()
-    left = [index for index in range(40) if index not in fewer.passed_over]
+    assert fewer.skipped == (0, 5, 6, 11) and batches.skipped == ()
+    left = [index for index in range(40) if index not in fewer.skipped]
     assert [fewer.position(step) for step in range(len(left))] == left
     for step, index in enumerate(left[:9]):
         assert_same(fewer[step], batches[index])

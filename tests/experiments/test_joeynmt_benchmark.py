@@ -19,7 +19,7 @@ SPANS = ("--updates=6", "--every=2", "--log-every=2", "--rounds=1")
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Arguments for two small files of text."""
-    pairs = list(CasaRoja(400, 0, 0).pairs("train"))
+    pairs = list(CasaRoja(400, 1, 1).pairs("train"))
     for side, name in enumerate(("source", "target")):
         (tmp_path / name).write_text("".join(f"{pair[side]}\n" for pair in pairs))
     return [f"--{name}={tmp_path / name}" for name in ("source", "target")]

@@ -1,4 +1,4 @@
-"""Steps that go wrong: judged alike everywhere, left out or passed over, and written down."""
+"""Steps that go wrong: judged alike everywhere, left out or skipped, and written down."""
 
 import dataclasses
 import json
@@ -24,37 +24,36 @@ from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models import build_model
 from transformer.training.divergence import (
-    GoBack,
-    Passed,
+    DivergenceMonitor,
+    LossBaseline,
+    Rollback,
+    SkippedBatches,
     Trouble,
-    Typical,
-    Watch,
     judge,
-    pass_over,
 )
 from transformer.training.metrics import Metrics
 from transformer.training.step import StateFactory, make_train_step
 
 pytestmark = pytest.mark.optax
-CONFIG = DivergenceConfig(action="stop", spike=2.0, window=3, pass_over=1, at_most=2)
+CONFIG = DivergenceConfig(action="stop", spike=2.0, window=3, skip_batches=1, max_times=2)
 FAULTY = [sys.executable, str(ROOT / "tests/training/faulty.py")]
 
 
 def test_a_spike_is_far_above_the_mean_of_the_good_steps() -> None:
     """Not before enough were seen; what is bad moves no mean; NaN and infinity always count."""
-    typical, found = Typical.start(), []
-    judged = jax.jit(lambda typical, loss, norms: judge(typical, loss, norms, CONFIG))
+    baseline, found = LossBaseline.start(), []
+    judged = jax.jit(lambda baseline, loss, norms: judge(baseline, loss, norms, CONFIG))
     # The mean of the first three is 5, then 6.63 (a third of the way to 9.9), then 8.76.
     losses = [9.0, 4.0, 2.0, 9.9, 13.0, 17.6, np.nan, np.inf, 9.0]
     for loss in losses:
-        trouble, typical = judged(typical, jnp.float32(loss), jnp.ones(2))
-        found.append((int(trouble), int(typical.bad)))
+        trouble, baseline = judged(baseline, jnp.float32(loss), jnp.ones(2))
+        found.append((int(trouble), int(baseline.consecutive_bad)))
     none, spike, nan = Trouble.NONE, Trouble.SPIKE, Trouble.NOT_FINITE
     assert found == [*[(none, 0)] * 5, (spike, 1), (nan, 2), (nan, 3), (none, 0)]
-    trouble, _ = judged(typical, jnp.float32(1.0), jnp.array([1.0, jnp.inf]))
+    trouble, _ = judged(baseline, jnp.float32(1.0), jnp.array([1.0, jnp.inf]))
     assert int(trouble) == nan
-    trouble, after = judged(typical, jnp.float32(1e3), jnp.ones(2))
-    assert int(trouble) == spike and float(after.loss) == float(typical.loss)
+    trouble, after = judged(baseline, jnp.float32(1e3), jnp.ones(2))
+    assert int(trouble) == spike and float(after.loss) == float(baseline.loss)
 
 
 def test_a_skipped_update_changes_nothing_but_the_step() -> None:
@@ -69,7 +68,7 @@ def test_a_skipped_update_changes_nothing_but_the_step() -> None:
     weights = batch.target.weights.at[0, 0].set(jnp.nan)
     poison = batch.replace(target=batch.target.replace(weights=weights))
     bad, found = step(good, poison)
-    assert (int(found.trouble), int(found.in_a_row)) == (Trouble.NOT_FINITE, 1)
+    assert (int(found.trouble), int(found.consecutive_bad)) == (Trouble.NOT_FINITE, 1)
     assert int(bad.step) == 2
     same = [(bad.params, good.params), (bad.opt_state, good.opt_state)]
     for actual, expected in same:
@@ -77,9 +76,9 @@ def test_a_skipped_update_changes_nothing_but_the_step() -> None:
     assert np.isfinite(float(step(bad, batch)[1].loss))
 
 
-def test_only_batches_that_the_state_has_not_learned_from_are_passed_over() -> None:
-    back = GoBack(9, "", [6, 7, 8], [])
-    assert pass_over(Passed((2,), 1), back, first=7) == Passed((2, 7, 8), 2)
+def test_only_batches_that_the_state_has_not_learned_from_are_skipped() -> None:
+    rollback = Rollback(9, "", [6, 7, 8], [])
+    assert SkippedBatches((2,), 1).after(rollback, first=7) == SkippedBatches((2, 7, 8), 2)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +86,11 @@ def test_only_batches_that_the_state_has_not_learned_from_are_passed_over() -> N
 )
 def test_only_checkpoints_that_there_are_are_good(saved: bool, told: str) -> None:
     batches: Any = mock.Mock(spec=Batches, position=lambda step: step, examples=lambda step: [7])
-    watch = Watch(CONFIG, mock.Mock(spec=Metrics), batches, Passed(), lambda: saved)
-    watch.step(1, jnp.int32(Trouble.NOT_FINITE), jnp.int32(1))
+    skipped = SkippedBatches()
+    monitor = DivergenceMonitor(CONFIG, mock.Mock(spec=Metrics), batches, skipped, lambda: saved)
+    monitor.step(1, jnp.int32(Trouble.NOT_FINITE), jnp.int32(1))
     with pytest.raises(UserError, match=f"diverged at step 1.*{told}"):
-        watch.settle()
+        monitor.settle()
 
 
 def faulty_arguments(workdir: Path, which: int, *more: str) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def whole(cache: Path) -> tuple[Path, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action", ["stop", "skip", "go_back"])
+@pytest.mark.parametrize("action", ["stop", "skip", "rollback"])
 def test_a_fault_in_the_step(
     whole: tuple[Path, int], cache: Path, tmp_path: Path, action: str
 ) -> None:
@@ -145,8 +145,8 @@ def test_a_fault_in_the_step(
     if action == "skip":
         assert (event["step"], event["event"], event["batches"]) == (33, "skipped", [32])
         return
-    assert (event["step"], event["event"]) == (20, "went back")
-    assert event["from"] == 33 and event["passed_over"] == [32]
+    assert (event["step"], event["event"]) == (20, "rolled back")
+    assert event["from"] == 33 and event["skipped_batches"] == [32]
     # The batches after it come one step earlier than they would have.
     shifted = Experiment.open(undisturbed).train_batches
     by_step = {line["step"]: line["batch"] for line in lines if line["kind"] == "train"}
@@ -159,7 +159,7 @@ def test_a_fault_in_the_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("action", ["skip", "go_back"])
+@pytest.mark.parametrize("action", ["skip", "rollback"])
 def test_going_on_amid_faults(
     whole: tuple[Path, int], cache: Path, tmp_path: Path, action: str
 ) -> None:
@@ -198,12 +198,12 @@ def test_a_fault_in_the_data(cache: Path, tmp_path: Path) -> None:
         "--config.data.side=source",  # both sides are one text
         *("--config.training.steps=150", "--config.training.eval_every=0"),
         *("--config.checkpoints.every=25", "--config.optimizer.schedule_options.scale=0.1"),
-        *("--config.model.dropout=0.0", "--config.divergence.action=go_back"),
+        *("--config.model.dropout=0.0", "--config.divergence.action=rollback"),
         *("--config.divergence.spike=1.5", "--config.divergence.window=30"),
         cache=cache,
     )
     assert code == 0, errors
-    events = [line for line in metrics(workdir) if line.get("event") == "went back"]
+    events = [line for line in metrics(workdir) if line.get("event") == "rolled back"]
     assert events and all(200 in event["examples"] for event in events)
     assert all(event["reason"] == "the loss spiked" for event in events)
     assert json.loads((workdir / "config.json").read_text())["divergence"]["spike"] == 1.5

@@ -12,7 +12,7 @@ from tests.tiny import get_config
 from transformer.config import from_dict
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training import loop, train
+from transformer.training import program, train
 from transformer.training.step import StepMetrics
 
 pytestmark = pytest.mark.optax
@@ -42,7 +42,7 @@ def idle_step(*_: Any) -> Callable[..., Any]:
 def test_a_run_that_is_prolonged_in_vain_and_lost_its_metrics_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(loop, "make_train_step", idle_step)
+    monkeypatch.setattr(program, "make_train_step", idle_step)
     assert train(experiment(tmp_path, 0.01, 5)) == Exit.DONE
     before = capfd.readouterr().err
     assert "lacks" not in before and "learning rate is 0" not in before

@@ -267,12 +267,12 @@ def test_speed_and_durations() -> None:
 
 
 def test_an_event_is_noted_once(tmp_path: Path) -> None:
-    """A run that went back to step 4, was killed, and comes to the same end again from there."""
+    """A run that rolled back to step 4, was killed, and comes to the same end again from there."""
     for _ in range(2):
         with metrics.Metrics(tmp_path, step=4, total_steps=9, log_every=1) as record:
-            record.event(4, "went back", passed_over=[7])
-            record.event(4, "went back", passed_over=[8])
-    assert [line["passed_over"] for line in metrics.read(tmp_path)] == [[7], [8]]
+            record.event(4, "rolled back", skipped_batches=[7])
+            record.event(4, "rolled back", skipped_batches=[8])
+    assert [line["skipped_batches"] for line in metrics.read(tmp_path)] == [[7], [8]]
 
 
 def test_an_event_stands_behind_its_step_and_before_the_next(tmp_path: Path) -> None:

@@ -19,4 +19,4 @@ class TrainState:
     params: Params  # float32
     opt_state: Any  # Optax's
     ema: Params  # float32, as params; () where training.ema_decay is 0
-    typical: Any  # divergence.Typical: what a step's loss is judged by
+    loss_baseline: Any  # divergence.LossBaseline: what a step's loss is judged by

@@ -1,23 +1,14 @@
-"""An experiment's ConfigDict as frozen dataclasses; bad values are refused here, with a reason.
+"""An experiment's configuration: each key with its type, default, meaning and check, in one place.
 
-`experiments/base.py` documents every key, `experiments/compare.py` those of a comparison. Here
-stand the same names with their types, and what each value must satisfy. `from_dict` refuses a key
-that is unknown (naming the nearest one), one that is missing, a value of another type, and whatever
-a section's `__post_init__` finds wrong.
+Each section is a frozen dataclass whose fields are the keys. `base()` makes a ConfigDict of them,
+for experiment files; `from_dict` makes the dataclasses of a ConfigDict, and refuses a key that is
+unknown (naming the nearest one, or its new name), a value of another type, and what a check finds.
 """
 
 from transformer.config.comparison import ComparisonConfig, ReachConfig, SpeedConfig
-from transformer.config.data import (
-    DataConfig,
-    LeaveOutConfig,
-    PartConfig,
-    RecallConfig,
-    TokenizerConfig,
-)
-from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
-from transformer.config.overrides import override
-from transformer.config.parse import from_dict
-from transformer.config.resolved import (
+from transformer.config.data import DataConfig, LeaveOutConfig, TokenizerConfig
+from transformer.config.defaults import base, base_comparison, smoke, with_variants
+from transformer.config.experiment import (
     Config,
     DecodingConfig,
     DistributedConfig,
@@ -25,7 +16,12 @@ from transformer.config.resolved import (
     MeshConfig,
     ShardingConfig,
     digest_of,
+    is_default,
 )
+from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
+from transformer.config.overrides import override
+from transformer.config.parse import from_dict
+from transformer.config.sources import PartConfig, RecallConfig
 from transformer.config.training import (
     CheckpointsConfig,
     DivergenceConfig,
@@ -58,7 +54,12 @@ __all__ = [
     "SpeedConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "base",
+    "base_comparison",
     "digest_of",
     "from_dict",
+    "is_default",
     "override",
+    "smoke",
+    "with_variants",
 ]

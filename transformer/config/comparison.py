@@ -5,22 +5,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformer.config.checks import one_of, positive, require
-from transformer.config.resolved import Config, plain
-
-BUDGETS = ("parameters", "flops", "minutes", "tokens")
+from transformer.config.experiment import Config, plain
+from transformer.config.fields import Section, checked, choice, positive, require
 
 
 @dataclass(frozen=True)
-class SpeedConfig:
-    lengths: tuple[int, ...]
-    tokens: int
-    rows: int
-    rounds: int
-    longest: float
+class SpeedConfig(Section, path="speed"):
+    """How speed is measured."""
+
+    lengths: tuple[int, ...] = (16, 64, 256, 1024, 4096)
+    """Tokens of source, and of target."""
+    tokens: int = positive(4_096)
+    """Tokens of a training step, source and target each."""
+    rows: int = positive(8)
+    """Sentences decoded together."""
+    rounds: int = positive(5)
+    """Each experiment has a turn in each; medians are reported."""
+    longest: float = positive(20.0)
+    """Seconds of a training step, beyond which longer ones are left out."""
 
     def __post_init__(self) -> None:
-        positive("speed", self, "tokens", "rows", "rounds", "longest")
+        super().__post_init__()
         require(
             len(self.lengths) > 1
             and all(a < b for a, b in itertools.pairwise(self.lengths))
@@ -32,41 +37,60 @@ class SpeedConfig:
 
 
 @dataclass(frozen=True)
-class ReachConfig:
-    sentences: int
-    probes: int
+class ReachConfig(Section, path="reach"):
+    """How the reach of gradients is measured."""
 
-    def __post_init__(self) -> None:
-        positive("reach", self, "sentences", "probes")
+    sentences: int = positive(8)
+    """Sentences of the longest distance."""
+    probes: int = positive(4)
+    """Random projections of each sentence's logits."""
+
+
+def _seeds(key: str, value: tuple[int, ...]) -> None:
+    require(
+        len(value) >= 2 and len(set(value)) == len(value),
+        f"{key} is {value}; an interval needs two or more, each once",
+    )
+
+
+def _length_bins(key: str, value: tuple[int, ...]) -> None:
+    require(
+        all(a < b for a, b in itertools.pairwise(value)),
+        f"{key} is {value}; give the last length of each bin, ascending",
+    )
 
 
 @dataclass(frozen=True)
-class ComparisonConfig:
+class ComparisonConfig(Section):
     """Which experiments, under which budget, and what is measured of them."""
 
-    seeds: tuple[int, ...]
-    reference: str
-    budget: str
-    minutes: float
-    sentence_length: int
-    length_bins: tuple[int, ...]
-    sentences: tuple[tuple[str, str], ...]
     translation: Mapping[str, Config]
+    """Experiments by name, all on the same data; a name means the same in all groups."""
     recall: Mapping[str, Mapping[str, Config]]
-    speed: SpeedConfig
-    reach: ReachConfig
+    """By task: experiments by name."""
+    seeds: tuple[int, ...] = checked((0, 1, 2, 3, 4), _seeds)
+    """Of each training; intervals are over them, so two at least."""
+    reference: str = "transformer"
+    """Whose budget the others keep to; named in every group."""
+    budget: str = choice("tokens", "parameters", "flops", "minutes")
+    """What is the same for all in `translation`: parameters (and batches), flops, minutes, tokens
+    (the same batches). What each means: transformer/reports/compare/budgets.py."""
+    minutes: float = positive(10.0)
+    """Of each training, where the budget is minutes."""
+    sentence_length: int = positive(12)
+    """Tokens of the sentences whose FLOPs and speed count."""
+    length_bins: tuple[int, ...] = checked((5, 7, 9), _length_bins)
+    """Last words of each bin of source lengths; longer is the last."""
+    sentences: tuple[tuple[str, str], ...] = (
+        ("la casa roja", "the red house"),
+        ("los perros negros no duermen en la casa", "the black dogs do not sleep in the house"),
+    )
+    """Whose alignments are shown, with the translation they are asked for."""
+    speed: SpeedConfig = SpeedConfig()
+    reach: ReachConfig = ReachConfig()
 
     def __post_init__(self) -> None:
-        require(
-            len(self.seeds) >= 2 and len(set(self.seeds)) == len(self.seeds),
-            f"seeds is {self.seeds}; an interval needs two or more, each once",
-        )
-        one_of("budget", self.budget, BUDGETS)
-        positive("comparison", self, "minutes", "sentence_length")
-        require(
-            all(a < b for a, b in itertools.pairwise(self.length_bins)),
-            f"length_bins is {self.length_bins}; give the last length of each bin, ascending",
-        )
+        super().__post_init__()
         groups = {"translation": self.translation}
         groups |= {f"recall.{task}": group for task, group in self.recall.items()}
         for where, group in groups.items():

@@ -105,9 +105,9 @@ def _unknown(name: str, section: Any, shown: str) -> UserError:
         key = shown.partition("=")[0].rpartition(f".{name}")[0]
         return UserError(
             f"{shown}: the section has no {name!r} yet: give all of it as a Python dict, {key}="
-            '"{...}"; experiments/base.py shows one'
+            '"{...}"; transformer/config/training.py shows one'
         )
-    hint = f"did you mean {near[0]!r}?" if near else "experiments/base.py has them all"
+    hint = f"did you mean {near[0]!r}?" if near else "transformer/config declares them all"
     return UserError(f"{shown}: unknown key {name!r}: {hint}")
 
 

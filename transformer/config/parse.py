@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer.config.comparison import ComparisonConfig
-from transformer.config.resolved import Config
+from transformer.config.experiment import Config
+from transformer.config.renamed import new_name
 from transformer.errors import UserError
 
 T = typing.TypeVar("T", Config, ComparisonConfig)
@@ -18,12 +19,12 @@ def from_dict(tree: Mapping[str, Any], kind: type[T] = Config) -> T:
     """The resolved configuration of an experiment, or of a comparison of several.
 
     Args:
-        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON) with base.py's keys, or
-            with compare.py's.
+        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON); a key that is not in it
+            has its default.
         kind: which of the two.
 
     Raises:
-        UserError: a key is unknown, missing or of another type, or a value cannot work.
+        UserError: a key is unknown or of another type, or a value cannot work.
     """
     return _build(kind, tree, "")
 
@@ -36,23 +37,23 @@ def _build(kind: type, tree: Any, path: str) -> Any:
     kinds = typing.get_type_hints(kind)
     for key in tree:
         if key not in kinds:
+            if new := new_name(path + key):
+                raise UserError(f"config.{path}{key} is called config.{new} now: rename it")
             near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)
             raise UserError(f"unknown key config.{path}{key}: did you mean config.{path}{near[0]}?")
-    optional = {field.name for field in dataclasses.fields(kind) if field.default is None}
-    for key in kinds:
-        if key not in tree and key not in optional:
-            raise UserError(
-                f"config.{path}{key} is missing: start from experiments/base.py, which has them "
-                "all (experiments/compare.py: those of a comparison)"
-            )
+    for field in dataclasses.fields(kind):
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and field.name not in tree:
+            raise UserError(f"config.{path}{field.name} is missing: it has no default")
     return kind(**{k: _convert(kinds[k], tree[k], path + k) for k in kinds if k in tree})
 
 
 def _with_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The model's is the tokenizer's; a section that is missing is reported later."""
+    """The model's is the tokenizer's; a section of a wrong type is reported later."""
     try:
-        model = {**tree["model"], "vocab_size": tree["data"]["tokenizer"]["vocab_size"]}
-    except (KeyError, TypeError):
+        size = tree.get("data", {}).get("tokenizer", {})["vocab_size"]
+        model = {**tree.get("model", {}), "vocab_size": size}
+    except (KeyError, TypeError, AttributeError):
         return tree
     return {**tree, "model": model}
 

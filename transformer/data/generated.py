@@ -1,7 +1,7 @@
 """Corpora that need no files: made up by us, or shipped by a dependency.
 
-Their fields are the keys of their sections under `data` in experiments/base.py. The files that make
-up the pairs are their version, in their fingerprints: nobody has to remember to raise a number.
+Their fields are the keys of their sections (config/sources.py). The files that make up the pairs
+are their version, in their fingerprints: nobody has to remember to raise a number.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformer.config.sources import (
+    AgreementConfig,
+    CasaRojaConfig,
+    DigitsConfig,
+    OrchardConfig,
+    RecallConfig,
+)
 from transformer.data import agreement, casa_roja, digits, recall, treebank
 from transformer.data.lines import digest, file_digest
 from transformer.data.pairs import Pair
@@ -22,13 +29,8 @@ _ORCHARD = [file_digest(orchard.__file__), file_digest(orchard.lexicon.__file__)
 _AGREEMENT = file_digest(agreement.__file__)
 
 
-@dataclass(frozen=True)
-class _Made:
+class _Generated:
     """Pairs that a program of ours makes up: as many of each split as are asked for."""
-
-    train_size: int
-    dev_size: int
-    test_size: int
 
     def size(self, split: str) -> int:
         return getattr(self, f"{split}_size")
@@ -38,7 +40,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class CasaRoja(_Made):
+class CasaRoja(CasaRojaConfig, _Generated):
     """Our own Spanish-English grammar: see casa_roja/."""
 
     def pairs(self, split: str) -> Iterator[Pair]:
@@ -56,14 +58,8 @@ class CasaRoja(_Made):
 
 
 @dataclass(frozen=True)
-class Recall(_Made):
+class Recall(RecallConfig, _Generated):
     """Made-up symbols to remember over a distance: see recall.py."""
-
-    task: str
-    item_count: int
-    symbols: int
-    distances: tuple[int, ...]
-    distance_weights: tuple[int, ...]  # of the training set; () = alike
 
     def pairs(self, split: str) -> Iterator[Pair]:
         size = self.size(split)
@@ -93,7 +89,7 @@ class Recall(_Made):
 
 
 @dataclass(frozen=True)
-class Orchard(_Made):
+class Orchard(OrchardConfig, _Generated):
     """A treebank of ours: see treebank/orchard.py."""
 
     def pairs(self, split: str) -> Iterator[Pair]:
@@ -110,7 +106,7 @@ class Orchard(_Made):
 
 
 @dataclass(frozen=True)
-class Agreement(_Made):
+class Agreement(AgreementConfig, _Generated):
     """Casa roja's Spanish, right or with a word that does not agree: see agreement.py."""
 
     def pairs(self, split: str) -> Iterator[Pair]:
@@ -131,13 +127,8 @@ class Agreement(_Made):
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(DigitsConfig):
     """Scikit-learn's handwritten digits as text: see digits.py."""
-
-    patch_side: int
-    shifts: int  # of training pictures
-    dev_size: int
-    test_size: int
 
     def has(self, split: str) -> bool:
         return True

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from transformer.config.sources import FilesConfig
 from transformer.data.lines import CONTROL, GZIP, Digests, digest, file_digest
 from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
@@ -53,19 +54,13 @@ def _matching(pattern: str) -> set[Path]:
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(FilesConfig):
     """Any text files, UTF-8, plain or gzip; each belongs to one split, by a hash of its content.
 
     One in ten is for development and one for testing: so copies of a file share a split, and what
     is tested was not trained on.
     """
 
-    patterns: tuple[str, ...]  # globs; () = this package's own source code, as it is installed
-    lines: int  # of a passage
-    prompt_lines: int
-    unprompted: float  # share of training passages whose prompt is empty
-    dev_size: int  # passages at most
-    test_size: int
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def has(self, split: str) -> bool:

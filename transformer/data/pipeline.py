@@ -65,7 +65,7 @@ class Batches:
 
     epochs: Epochs
     seed: int | None
-    passed_over: tuple[int, ...] = ()  # positions, rising
+    skipped: tuple[int, ...] = ()  # positions, rising
     masking: Masking | None = None
 
     @property
@@ -78,11 +78,11 @@ class Batches:
 
     def without(self, positions: Iterable[int]) -> Self:
         """The same batches, with these passed over too."""
-        return replace(self, passed_over=tuple(sorted({*self.passed_over, *positions})))
+        return replace(self, skipped=tuple(sorted({*self.skipped, *positions})))
 
     def position(self, step: int) -> int:
         """The batch's index among all, those passed over included."""
-        before = [position - index for index, position in enumerate(self.passed_over)]
+        before = [position - index for index, position in enumerate(self.skipped)]
         return step + bisect.bisect_right(before, step)
 
     def locate(self, step: int) -> tuple[int, int]:

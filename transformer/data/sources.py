@@ -1,7 +1,7 @@
 """Corpora: aligned sentence pairs from text files, from TFDS, made up by us, or several.
 
-A new source is a class that answers `Corpus` and a row of `SOURCES`; its fields are the keys of its
-section under `data` in experiments/base.py.
+A new source is a section of keys (config/sources.py), a class of it that answers `Corpus`, and a
+row of `SOURCES`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+from transformer.config.sources import TextConfig, TfdsConfig, TreebankConfig
 from transformer.data import tfds_builders, treebank
 from transformer.data.generated import Agreement, CasaRoja, Digits, Orchard, Recall
 from transformer.data.lines import Digests, aligned, decode, digest
@@ -47,22 +48,17 @@ class Corpus(Protocol):
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(TextConfig):
     """Two aligned files a split, plain or gzip, UTF-8, one sentence a line; "" = no such split.
 
     A line ends at \\n or \\r\\n and nowhere else: whatever else Unicode calls a line break belongs
     to the sentence. Files of different lengths are refused.
     """
 
-    train_source: str
-    train_target: str
-    dev_source: str
-    dev_target: str
-    test_source: str
-    test_target: str
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for split in ("train", "dev", "test"):
             source, target = self._paths(split)
             if bool(source) != bool(target):
@@ -97,20 +93,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Tfds:
+class Tfds(TfdsConfig):
     """Any TFDS builder with a Translation feature, read from array_record without TensorFlow.
 
     Prepared on first use, which may download. A data set that somebody prepared elsewhere is read
     from `data_dir` even where its builder is not installed.
     """
-
-    name: str  # "builder" or "builder/config"
-    source_language: str
-    target_language: str
-    train: str  # TFDS's names of the splits, slices included; "" = no such split
-    dev: str
-    test: str
-    data_dir: str  # "" = TFDS's own default
 
     def has(self, split: str) -> bool:
         return bool(getattr(self, split))
@@ -153,15 +141,12 @@ class Tfds:
 
 
 @dataclass(frozen=True)
-class Treebank:
+class Treebank(TreebankConfig):
     """Sentences and their trees, from bracketed files, plain or gzip; see treebank/penn.py.
 
     Each is a glob or a path, or several separated by commas; "" = no such split.
     """
 
-    train: str
-    dev: str
-    test: str
     _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
     _names: dict[str, list[str]] = field(
         default_factory=dict, init=False, repr=False, compare=False

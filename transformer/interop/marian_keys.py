@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from transformer.config import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
+from transformer.config import ModelConfig, PositionsConfig
 from transformer.errors import UserError
 from transformer.interop.generation_keys import CONFIG, GENERATION, TABLE, merged, unknown
 
@@ -120,55 +120,23 @@ def model_config(keys: Keys) -> ModelConfig:
     )
     tied = "three_way" if keys.get("share_encoder_decoder_embeddings") else "two_way"
     return ModelConfig(
-        family="transformer",
         encoder_layers=keys.whole("encoder_layers"),
         decoder_layers=keys.whole("decoder_layers"),
         d_model=D,
         d_ff=keys.same("ffn_dim"),
         heads=H,
-        kv_heads=0,
         d_k=D // H,
         d_v=D // H,
         dropout=keys.number("dropout"),
         attention_dropout=keys.number("attention_dropout"),
-        layer_drop=0.0,
-        readout="position",
-        patch=1,
-        norm="post",
-        norm_function="layer_norm",
         norm_epsilon=EPSILON,
-        qk_norm=False,
-        sublayers="sequential",
         feed_forward=ACTIVATIONS[activation],
-        feed_forward_bias=True,
         attention_bias=True,
         tied=tied if keys.get("tie_word_embeddings") else "none",
         scale_embeddings=bool(keys.get("scale_embedding")),
         logits_bias=True,
-        logit_soft_cap=0.0,
-        initializer="xavier_uniform",
-        width_scaling="none",
-        base_d_model=D,
-        base_d_k=D // H,
-        dtype="auto",
-        unroll=False,
-        remat="none",
         positions=PositionsConfig(
-            scheme="sinusoidal_halves",
-            length=keys.whole("max_position_embeddings"),
-            rotary_base=10_000.0,
-            t5_buckets=32,
-            t5_max_distance=128,
-            shaw_clip=16,
-        ),
-        attention=AttentionConfig(backend="auto"),
-        recurrent=RecurrentConfig(
-            d_hidden=D,
-            bidirectional=True,
-            attention="luong_general",
-            input_feeding=False,
-            variational_dropout=False,
-            unroll=1,
+            scheme="sinusoidal_halves", length=keys.whole("max_position_embeddings")
         ),
         vocab_size=V + 1,
     )

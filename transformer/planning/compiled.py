@@ -17,26 +17,15 @@ from transformer.models import build_model, parameters
 from transformer.models.precision import compute_dtype
 from transformer.planning.hlo import Module
 from transformer.sharding import Layout
-from transformer.training.optimizers import build_optimizer, build_schedule
-from transformer.training.step import StateFactory, make_train_step
+from transformer.training.program import build_program
 
 FLOAT32 = 4  # bytes
 
 
 def lowered_step(config: Config, layout: Layout, batch: Batch) -> Any:
-    """An experiment's training step, wired as in `transformer.training.loop`."""
-    schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
-    optimizer = build_optimizer(
-        config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
-    )
-    model = build_model(config.model)
-    factory = StateFactory(model, optimizer, layout, config.training)
-    train_step = layout.jit(
-        make_train_step(model, optimizer, schedule, config.training, config.divergence),
-        donate_argnums=0,
-        out_shardings=(factory.shardings, layout.replicated),
-    )
-    return train_step.lower(factory.abstract, batch)
+    """Lowers an experiment's training step: the one that `transformer train` runs."""
+    program = build_program(config, build_model(config.model), layout)
+    return program.step.lower(program.factory.abstract, batch)
 
 
 def abstract_batch(layout: Layout, rows: int, length: int) -> Batch:

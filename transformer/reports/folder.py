@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer import files, run_directory, runtime
-from transformer.config.before import is_new
+from transformer.config import is_default
 from transformer.errors import UserError
 from transformer.nested import differences, matches, value_at
 from transformer.reports.runs import More, Run, carry_out
@@ -85,7 +85,7 @@ def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str
         key
         for key in differences(config, theirs)
         if not matches(key, may_change)
-        and not (value_at(theirs, key) is None and is_new(key, value_at(config, key)))
+        and not (value_at(theirs, key) is None and is_default(key, value_at(config, key)))
     ]
     if differ and any(workdir.glob("results/*")):  # before the first there is nothing to lose
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from transformer import evaluation, files, run_directory
+from transformer import evaluation, files
 from transformer.checkpoints import load_params
 from transformer.config import Config
 from transformer.errors import UserError
@@ -55,7 +55,7 @@ class Run:
             return None
         try:
             found = files.read_json(self.path)
-            if found.get("config") != run_directory.digest(self.config):
+            if found.get("config") != self.config.digest():
                 return None
             if found.pop("checksum", None) != _checksum(found):
                 raise files.Damaged("its checksum is another")
@@ -67,7 +67,7 @@ class Run:
 
     def write_result(self, found: dict[str, Any]) -> None:
         """Writes down what has been read off it."""
-        content = {"config": run_directory.digest(self.config), **found}
+        content = {"config": self.config.digest(), **found}
         files.write_json(self.path, {**content, "checksum": _checksum(content)})
 
 

@@ -1,31 +1,23 @@
 """The training loop, top to bottom. What it calls is pure, or lives in a module of its own."""
 
 import contextlib
-import dataclasses
-import functools
-import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import jax
-import numpy as np
-import optax
 
 from transformer.batch import Batch
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
-from transformer.config import TrainingConfig
 from transformer.data import Batches, Shape, prefetch
-from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training import memory, outlook
-from transformer.training.development import Development, Stopping
-from transformer.training.divergence import GoBack, Passed, Watch, pass_over
+from transformer.training.dev_evaluation import DevEvaluator
+from transformer.training.divergence import DivergenceMonitor, Rollback, SkippedBatches
+from transformer.training.host_state import Clock, HostState
 from transformer.training.metrics import FILE, Metrics
-from transformer.training.optimizers import build_optimizer, build_schedule
 from transformer.training.preemption import Interrupted, StopRequest
-from transformer.training.step import StateFactory, make_train_step
+from transformer.training.program import TrainProgram, build_program
 
 
 def train(experiment: Experiment) -> Exit:
@@ -39,263 +31,259 @@ def train(experiment: Experiment) -> Exit:
             cannot be written, or training diverged.
     """
     # What can be found wrong without touching the run directory, first.
-    config = experiment.config
-    schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
-    optimizer = build_optimizer(
-        config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
-    )
+    config, layout = experiment.config, experiment.layout
     experiment.check_mesh()
     experiment.check_corpus()
-    new_factory = functools.partial(
-        StateFactory, optimizer=optimizer, layout=experiment.layout, config=config.training
-    )
-    factory = new_factory(experiment.model)  # one that the mesh does not divide is refused here
-    memory.refuse_too_large(factory.abstract)
+    program = build_program(config, experiment.model, layout)
+    memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
         if experiment.fit_vocabulary():
-            factory = new_factory(experiment.model)
-        run = _Run(experiment, factory, optimizer, schedule, checkpoints)
+            program = build_program(config, experiment.model, layout)
         stop = stack.enter_context(StopRequest(checkpoints))
-        back = None
+        loop = TrainingLoop(experiment, program, checkpoints, stop)
+        rollback = None
         while True:
             try:
                 with memory.said_in_one_line(config.data.tokens_per_batch):
-                    return run.go_on(stop, back)
-            except GoBack as error:
-                back = error.with_traceback(None)  # which holds the state that is left behind
+                    return loop.run(rollback)
+            except Rollback as error:
+                rollback = error.with_traceback(None)  # which holds the state left behind
 
 
-@dataclass(frozen=True)
-class _Carried:
-    """What the host carries from step to step, as a checkpoint's meta holds it."""
-
-    stopping: Stopping = dataclasses.field(default_factory=Stopping)
-    passed: Passed = dataclasses.field(default_factory=Passed)
-    evaluated: bool = True  # False: a signal stopped the evaluation that was due at this step
-    seconds: float = 0.0  # trained for, over all the run's processes
-    metrics_lines: int = 0  # of metrics.jsonl up to this step
-
-    def as_meta(self, step: int) -> dict[str, Any]:
-        content = dataclasses.asdict(self)
-        return {"step": step, "clock": {"seconds": content.pop("seconds")}, **content}
-
-    @classmethod
-    def from_meta(cls, meta: dict[str, Any]) -> Self:
-        """Raises UserError where the meta is another version's."""
-        try:
-            passed = Passed(tuple(meta["passed"]["over"]), meta["passed"]["times"])
-            stopping = Stopping(**meta["stopping"])
-            lines = meta.get("metrics_lines", 0)  # which older ones do not say
-            return cls(stopping, passed, meta["evaluated"], meta["clock"]["seconds"], lines)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"the checkpoint at step {meta['step']} was written by another version of this "
-                f"package ({error!r}): go on with that one, or take another --workdir"
-            ) from error
-
-
-class _Run:
-    """A run's compiled parts, and the loop over its steps."""
+class TrainingLoop:
+    """The loop over a run's steps, and what it keeps between them."""
 
     def __init__(
         self,
         experiment: Experiment,
-        factory: StateFactory,
-        optimizer: optax.GradientTransformation,
-        schedule: optax.Schedule,
+        program: TrainProgram,
         checkpoints: Checkpoints,
+        stop: StopRequest,
     ):
-        config, layout, model = experiment.config, experiment.layout, experiment.model
-        self._experiment, self._factory, self._checkpoints = experiment, factory, checkpoints
-        self._schedule = schedule
-        self._batches = experiment.train_batches
-        self._train_step = layout.jit(
-            make_train_step(model, optimizer, schedule, config.training, config.divergence),
-            donate_argnums=0,
-            out_shardings=(factory.shardings, layout.replicated),
-        )
-        self._development = Development(experiment) if config.training.eval_every else None
-        self._passed = Passed()
-        self._shapes: set[Shape] = set()  # that the step is compiled for
+        self._experiment, self._config = experiment, experiment.config
+        self._program, self._checkpoints, self._stop = program, checkpoints, stop
+        self._all_batches = experiment.train_batches
+        self._evaluator = DevEvaluator(experiment) if self._config.training.eval_every else None
+        self._skipped = SkippedBatches()
+        self._compiled: set[Shape] = set()  # shapes of batches that the step is compiled for
 
-    def go_on(self, stop: StopRequest, back: GoBack | None) -> Exit:
+    def run(self, rollback: Rollback | None) -> Exit:
         """Trains from the newest whole checkpoint, or from the start.
 
         Args:
-            stop: says when to.
-            back: why this process left a later step for it, if it did.
+            rollback: why this process left a later step, if it did.
 
         Raises:
-            GoBack: a step went wrong, and is to be passed over.
+            Rollback: a step went wrong; its batches are to be skipped.
         """
-        config, checkpoints = self._experiment.config, self._checkpoints
-
-        # Resume in this order: the newest whole checkpoint, then the metrics cut back to its step.
-        # The data need nothing: batch = f(seed, step, batches passed over).
-        if found := checkpoints.newest(self._factory.abstract, stopped=back is None):
-            state, carried = found[0], _Carried.from_meta(found[1])
-        else:
-            state, carried = self._factory.create(config.seed), _Carried()
-        step, steps = int(state.step), config.training.steps
-        self._passed = max(self._passed, carried.passed, key=lambda passed: passed.times)
-        if back:
-            first = self._batches.without(self._passed.over).position(step)
-            self._passed = pass_over(self._passed, back, first)
-        batches = self._batches.without(self._passed.over)
-        clock = _Clock(carried.seconds)
-        stopping = carried.stopping
-
+        steps = self._config.training.steps
+        self._restore(rollback)
         with contextlib.ExitStack() as stack:
-            metrics = stack.enter_context(
-                Metrics(
-                    self._experiment.workdir,
-                    step=step,
-                    total_steps=steps,
-                    log_every=config.training.log_every,
-                    evaluated=carried.evaluated,
-                    minutes=config.training.minutes,
-                )
-            )
-            has_checkpoints = lambda: bool(checkpoints.steps)  # noqa: E731
-            watch = Watch(config.divergence, metrics, batches, self._passed, has_checkpoints)
-            feed = _feed(self._experiment, batches, step, steps)
-            stack.enter_context(contextlib.closing(feed))
-            if back:
-                metrics.event(step, "went back", **back.noted(self._passed))
-                metrics.print(f"went back from step {back.step:,} to step {step:,}: {back.reason}")
-            else:
-                metrics.print(_describe(self._experiment, self._factory, batches, step))
-                size = batches.plan.batches_per_epoch
-                for warning in outlook.warnings(config, self._schedule, size, step):
-                    metrics.print(warning)
-                if (missing := carried.metrics_lines - metrics.lines) > 0:
-                    metrics.print(
-                        f"warning: {self._experiment.workdir}/{FILE} lacks {missing} of the "
-                        f"{carried.metrics_lines} lines that it had at step {step:,}, as if it "
-                        "had been deleted or cut: the run goes on without them"
-                    )
-
-            def due(score: float | None) -> bool:
-                is_best = score is not None and stopping.best_step == step
-                regular = step % config.checkpoints.every == 0
-                return ended or regular or bool(is_best and config.checkpoints.keep_best)
-
-            def carry(score: float | None, evaluated: bool = True) -> dict[str, Any]:
-                now = _Carried(stopping, self._passed, evaluated, clock.seconds, metrics.lines)
-                return {**now.as_meta(step), "stopped": not due(score)}
-
-            def save(score: float | None = None, *, evaluated: bool = True) -> None:
-                watch.settle()
-                metrics.flush()
-                checkpoints.save(state, carry(score, evaluated), score)
-
-            def evaluate(development: Development) -> float:
-                nonlocal stopping
-                watch.settle()
-                metrics.flush()
-                with stop.interrupting():
-                    found, samples = development(state.ema or state.params)
-                metrics.evaluation(step, found, samples)
-                score = found[config.early_stopping.metric]
-                lower = config.early_stopping.lower_is_better
-                stopping = stopping.after(score, step, lower_is_better=lower)
-                if stopping.exhausted(config.early_stopping.patience):
-                    metrics.event(step, "early stop", best_step=stopping.best_step)
-                return score
-
-            def leave() -> Exit:
-                checkpoints.wait()
-                metrics.print(f"stopped at step {step:,}, all saved: the same command goes on")
-                return Exit.PREEMPTED
-
-            ended = step >= steps
-            if not carried.evaluated and self._development:
+            self._open(stack)
+            self._announce(rollback)
+            self._ended = self._step >= steps
+            if not self._host.evaluated and self._evaluator:  # a signal stopped it
                 try:
-                    score = evaluate(self._development)
+                    score = self._evaluate()
                 except Interrupted:
-                    return leave()
-                metrics.flush()
-                checkpoints.amend(step, carry(score), score)
-
-            ended = (
-                step >= steps
-                or stopping.exhausted(config.early_stopping.patience)
-                or 0.0 < 60.0 * config.training.minutes < clock.before
-            )
-            while not ended:
+                    return self._leave()
+                self._metrics.flush()
+                self._checkpoints.amend(self._step, self._meta(score), score)
+            self._ended = self._has_nothing_left()
+            while not self._ended:
                 try:
-                    with stop.interrupting():  # a batch that takes long is not waited for
-                        batch, waited = next(feed)
+                    with self._stop.interrupting():  # a batch that takes long is not waited for
+                        batch, waited = next(self._feed)
                 except Interrupted:
-                    save()
-                    return leave()
-                if (shape := batches.shape(step)) not in self._shapes:
-                    metrics.compiling(step + 1, _named([shape]))
-                state, values = self._train_step(state, batch)
-                step += 1
-                metrics.train(
-                    step,
-                    values.measured(),
-                    tokens=batches.target_tokens(step - 1),
-                    batch=batches.batch_digest(step - 1),
-                    waited=waited,
-                )
-                watch.step(step, values.trouble, values.in_a_row)
-                if not self._shapes:  # the first loss is said at once
-                    metrics.flush()
-                self._shapes.add(shape)
-
-                ended = step >= steps
-                if step % config.training.log_every == 0 and clock.over(config.training):
-                    metrics.event(step, "out of time", minutes=config.training.minutes)
-                    ended = True
+                    self._save(None)
+                    return self._leave()
+                self._take_step(batch, waited)
+                self._ended = self._step >= steps or self._is_out_of_time()
                 score = None
-                if self._development and (ended or step % config.training.eval_every == 0):
+                if self._evaluation_is_due():
                     try:
-                        score = evaluate(self._development)
+                        score = self._evaluate()
                     except Interrupted:
-                        save(evaluated=False)
-                        return leave()
-                    ended = ended or stopping.exhausted(config.early_stopping.patience)
-                if due(score):
-                    save(score)
-                if not ended and stop.requested(step):
-                    save(score)
-                    return leave()
-            checkpoints.wait()
+                        self._save(None, evaluated=False)
+                        return self._leave()
+                    self._ended = self._ended or self._stops_early()
+                if self._checkpoint_is_due(score):
+                    self._save(score)
+                if not self._ended and self._stop.requested(self._step):
+                    self._save(score)
+                    return self._leave()
+            self._checkpoints.wait()
         return Exit.DONE
 
+    # Beginning ------------------------------------------------------------------------------------
 
-class _Clock:
-    """Seconds that a run has been trained for, over all its processes."""
+    def _restore(self, rollback: Rollback | None) -> None:
+        """Takes up the newest whole checkpoint; the data need nothing but its step.
 
-    def __init__(self, before: float):
-        self.before = before  # this one, as the checkpoint has it
-        self._began = time.monotonic()
+        batch = f(seed, step, skipped batches).
+        """
+        self._state: Any = None  # memory is for the one that comes
+        factory = self._program.factory
+        restored = self._checkpoints.newest(factory.abstract, stopped=rollback is None)
+        if restored:
+            self._state, self._host = restored[0], HostState.from_meta(restored[1])
+        else:
+            self._state, self._host = factory.create(self._config.seed), HostState()
+        self._step = int(self._state.step)
+        self._skipped = max(self._skipped, self._host.skipped, key=lambda s: s.rollbacks)
+        if rollback:
+            first = self._all_batches.without(self._skipped.batches).position(self._step)
+            self._skipped = self._skipped.after(rollback, first)
+        self._batches = self._all_batches.without(self._skipped.batches)
+        self._early_stopping = self._host.early_stopping
+        self._clock = Clock(self._host.seconds)
 
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self._began
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Opens what is written and read while training; the metrics are cut back to the step."""
+        training = self._config.training
+        self._metrics = stack.enter_context(
+            Metrics(
+                self._experiment.workdir,
+                step=self._step,
+                total_steps=training.steps,
+                log_every=training.log_every,
+                evaluated=self._host.evaluated,
+                minutes=training.minutes,
+            )
+        )
+        self._monitor = DivergenceMonitor(
+            self._config.divergence,
+            self._metrics,
+            self._batches,
+            self._skipped,
+            has_checkpoints=lambda: bool(self._checkpoints.steps),
+        )
+        self._feed = _feed(self._experiment, self._batches, self._step, training.steps)
+        stack.enter_context(contextlib.closing(self._feed))
 
-    def over(self, training: TrainingConfig) -> bool:
-        """Whether training.minutes are over, by the clock of process 0; all must ask at once."""
-        if not training.minutes:
+    def _announce(self, rollback: Rollback | None) -> None:
+        """Says what is about to run, and what is strange about it."""
+        step, metrics = self._step, self._metrics
+        if rollback:
+            metrics.event(step, "rolled back", **rollback.as_event(self._skipped))
+            metrics.print(
+                f"rolled back from step {rollback.step:,} to step {step:,}: {rollback.reason}"
+            )
+            return
+        metrics.print(_describe(self._experiment, self._program, self._batches, step))
+        size = self._batches.plan.batches_per_epoch
+        for warning in outlook.warnings(self._config, self._program.schedule, size, step):
+            metrics.print(warning)
+        if (missing := self._host.metrics_lines - metrics.lines) > 0:
+            metrics.print(
+                f"warning: {self._experiment.workdir}/{FILE} lacks {missing} of the "
+                f"{self._host.metrics_lines} lines that it had at step {step:,}, as if it "
+                "had been deleted or cut: the run goes on without them"
+            )
+
+    def _has_nothing_left(self) -> bool:
+        """Whether the run was done before this process came."""
+        limit = 60.0 * self._config.training.minutes
+        is_over = 0.0 < limit < self._clock.before
+        return self._step >= self._config.training.steps or self._stops_early() or is_over
+
+    # A step ---------------------------------------------------------------------------------------
+
+    def _take_step(self, batch: Batch, waited: float) -> None:
+        shape = self._batches.shape(self._step)
+        if shape not in self._compiled:
+            self._metrics.compiling(self._step + 1, _shapes_text([shape]))
+        self._state, values = self._program.step(self._state, batch)
+        self._step += 1
+        self._metrics.train(
+            self._step,
+            values.measured(),
+            tokens=self._batches.target_tokens(self._step - 1),
+            batch=self._batches.batch_digest(self._step - 1),
+            waited=waited,
+        )
+        self._monitor.step(self._step, values.trouble, values.consecutive_bad)
+        if not self._compiled:  # the first loss is said at once
+            self._metrics.flush()
+        self._compiled.add(shape)
+
+    def _is_out_of_time(self) -> bool:
+        training = self._config.training
+        if self._step % training.log_every or not self._clock.is_over(training):
             return False
-        over = self.seconds > 60.0 * training.minutes
-        if jax.process_count() == 1:
-            return over
-        from jax.experimental import multihost_utils
+        self._metrics.event(self._step, "out of time", minutes=training.minutes)
+        return True
 
-        return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
+    # Evaluation -----------------------------------------------------------------------------------
+
+    def _evaluation_is_due(self) -> bool:
+        if self._evaluator is None:
+            return False
+        return self._ended or self._step % self._config.training.eval_every == 0
+
+    def _evaluate(self) -> float:
+        """Evaluates on the development set; returns what early stopping looks at.
+
+        Raises:
+            Interrupted: a signal came meanwhile.
+        """
+        assert self._evaluator is not None
+        self._settle()
+        with self._stop.interrupting():
+            values, samples = self._evaluator(self._state.ema or self._state.params)
+        self._metrics.evaluation(self._step, values, samples)
+        config = self._config.early_stopping
+        score, lower = values[config.metric], config.lower_is_better
+        self._early_stopping = self._early_stopping.after(score, self._step, lower_is_better=lower)
+        if self._stops_early():
+            best = self._early_stopping.best_step
+            self._metrics.event(self._step, "early stop", best_step=best)
+        return score
+
+    def _stops_early(self) -> bool:
+        return self._early_stopping.exhausted(self._config.early_stopping.patience)
+
+    # Checkpoints ----------------------------------------------------------------------------------
+
+    def _checkpoint_is_due(self, score: float | None) -> bool:
+        config = self._config.checkpoints
+        is_best = score is not None and self._early_stopping.best_step == self._step
+        is_regular = self._step % config.every == 0
+        return self._ended or is_regular or bool(is_best and config.keep_best)
+
+    def _save(self, score: float | None, *, evaluated: bool = True) -> None:
+        self._settle()
+        self._checkpoints.save(self._state, self._meta(score, evaluated), score)
+
+    def _meta(self, score: float | None, evaluated: bool = True) -> dict[str, Any]:
+        """The host's part of a checkpoint."""
+        host = HostState(
+            self._early_stopping,
+            self._skipped,
+            evaluated,
+            self._clock.seconds,
+            self._metrics.lines,
+        )
+        return {**host.as_meta(self._step), "stopped": not self._checkpoint_is_due(score)}
+
+    def _settle(self) -> None:
+        """Acts on every step up to here, and writes its numbers down, before anything is kept."""
+        self._monitor.settle()
+        self._metrics.flush()
+
+    def _leave(self) -> Exit:
+        self._checkpoints.wait()
+        self._metrics.print(f"stopped at step {self._step:,}, all saved: the same command goes on")
+        return Exit.PREEMPTED
 
 
 def _feed(
     experiment: Experiment, batches: Batches, start: int, stop: int
 ) -> Generator[tuple[Batch, float]]:
-    """Batches on the devices from step `start`, and how many seconds each was waited for."""
+    """Yields batches on the devices from step `start`, and how many seconds each was waited for."""
     layout = experiment.layout
 
     def make(step: int) -> Batch:
@@ -311,21 +299,21 @@ def _feed(
             yield batch, ready.waited - before
 
 
-def _describe(experiment: Experiment, factory: StateFactory, batches: Batches, step: int) -> str:
-    """What is about to run, in three lines."""
+def _describe(experiment: Experiment, program: TrainProgram, batches: Batches, step: int) -> str:
+    """Describes what is about to run, in three lines."""
     config = experiment.config
     mesh = " x ".join(f"{name} {size}" for name, size in experiment.layout.mesh.shape.items())
-    total = sum(leaf.size for leaf in jax.tree.leaves(factory.abstract.params))
+    total = sum(leaf.size for leaf in jax.tree.leaves(program.factory.abstract.params))
     where = f"on {jax.device_count()} {jax.devices()[0].device_kind} ({mesh})"
     return (
         f"run {config.run_name} in {experiment.workdir}\n"
         f"{config.model.family}, {total:,} parameters, {where}\n"
         f"{batches.plan.batches_per_epoch:,} batches an epoch, rows x source + target: "
-        + _named(batches.plan.shapes)
+        + _shapes_text(batches.plan.shapes)
         + (f"\ngoing on from step {step:,}" if step else "")
     )
 
 
-def _named(shapes: Sequence[Shape]) -> str:
+def _shapes_text(shapes: Sequence[Shape]) -> str:
     """Rows, and positions of source and target, of each."""
     return ", ".join(f"{rows}x{source}+{target}" for rows, source, target in shapes)

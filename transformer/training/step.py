@@ -24,7 +24,7 @@ from transformer.models.parameters import Params
 from transformer.models.precision import compute_dtype
 from transformer.rng import Stream
 from transformer.sharding import Layout, current
-from transformer.training.divergence import Trouble, Typical, judge
+from transformer.training.divergence import LossBaseline, Trouble, judge
 
 
 @struct.dataclass
@@ -37,11 +37,11 @@ class StepMetrics:
     gradient_norm: Float[Array, ""]  # global, before clipping
     learning_rate: Float[Array, ""]
     trouble: Int[Array, ""]  # int32: divergence.Trouble
-    in_a_row: Int[Array, ""]  # int32: so many bad steps up to this one
+    consecutive_bad: Int[Array, ""]  # int32: so many bad steps up to this one
 
     def measured(self) -> dict[str, Array]:
         """What is worth a curve."""
-        judged = ("trouble", "in_a_row")
+        judged = ("trouble", "consecutive_bad")
         return {name: value for name, value in vars(self).items() if name not in judged}
 
 
@@ -111,9 +111,9 @@ def make_train_step(
         weight = jnp.maximum(sums.weight, 1.0)
         loss, norm = sums.loss / weight, optax.tree.norm(grads)
         norms = jnp.stack([norm, optax.tree.norm(updates)])
-        trouble, typical = judge(state.typical, loss, norms, divergence)
+        trouble, baseline = judge(state.loss_baseline, loss, norms, divergence)
         # A skipped update does not move the optimizer's count, nor its schedule.
-        updates_done = state.typical.good if divergence.action == "skip" else state.step
+        updates_done = state.loss_baseline.good_steps if divergence.action == "skip" else state.step
         metrics = StepMetrics(
             loss=loss,
             nll=sums.nll / weight,
@@ -121,7 +121,7 @@ def make_train_step(
             gradient_norm=norm,
             learning_rate=jnp.asarray(schedule(updates_done), jnp.float32),
             trouble=trouble,
-            in_a_row=typical.bad,
+            consecutive_bad=baseline.consecutive_bad,
         )
         decay = config.ema_decay
         ema = (
@@ -129,9 +129,9 @@ def make_train_step(
             if decay
             else ()
         )
-        after = TrainState(state.step + 1, state.seed, params, opt_state, ema, typical)
+        after = TrainState(state.step + 1, state.seed, params, opt_state, ema, baseline)
         if divergence.action == "skip":
-            before = dataclasses.replace(state, step=after.step, typical=typical)
+            before = dataclasses.replace(state, step=after.step, loss_baseline=baseline)
             good = trouble == Trouble.NONE
             after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
         return after, metrics
@@ -165,7 +165,7 @@ class StateFactory:
             params=params,
             opt_state=_like_params(optimizer, shapes, params, layout),
             ema=params if self._ema else (),
-            typical=jax.tree.map(lambda _: layout.replicated, shapes.typical),
+            loss_baseline=jax.tree.map(lambda _: layout.replicated, shapes.loss_baseline),
         )
         self.abstract = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
@@ -187,7 +187,7 @@ class StateFactory:
             params=params,
             opt_state=self._optimizer.init(params),
             ema=params if self._ema else (),
-            typical=Typical.start(),
+            loss_baseline=LossBaseline.start(),
         )
 
 

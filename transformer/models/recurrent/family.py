@@ -84,7 +84,7 @@ class Recurrent(Seq2Seq):
         if config.remat != "none":
             return f"{family} does not recompute activations: set model.remat=none"
         if (key := config.only_transformers()) is not None:
-            return f"{family} has no layers of attention: leave model.{key} as in base.py"
+            return f"{family} has no layers of attention: leave model.{key} at its default"
         if config.attention.backend != "auto":
             return f"{family} has no multi-head attention: leave model.attention.backend at auto"
         return None

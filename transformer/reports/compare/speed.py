@@ -20,8 +20,7 @@ from transformer.config import Config, SpeedConfig
 from transformer.models import Seq2Seq, build_model, parameters
 from transformer.models.seq2seq import Cache
 from transformer.sharding import Layout
-from transformer.training.optimizers import build_optimizer, build_schedule
-from transformer.training.step import StateFactory, make_train_step
+from transformer.training.program import build_program
 
 STEPS = 16  # of decoding in a call
 Call = Callable[[], Any]
@@ -96,18 +95,13 @@ def _take_turns(
 
 def _training(config: Config, rows: int, length: int) -> Call:
     layout, model = Layout.single(), build_model(config.model)
-    schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
-    optimizer = build_optimizer(
-        config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
-    )
-    state = StateFactory(model, optimizer, layout, config.training).create(config.seed)
-    train_step = make_train_step(model, optimizer, schedule, config.training, config.divergence)
-    step = layout.jit(train_step, donate_argnums=0)
+    program = build_program(config, model, layout)
+    state = program.factory.create(config.seed)
     batch = layout.place(full_batch(config.model.vocab_size, rows, length))
 
     def call() -> None:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = program.step(state, batch)
         jax.block_until_ready(metrics.loss)
 
     call()

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformer import run_directory
 from transformer.config import Config
+from transformer.config.experiment import PLACEMENT_KEYS
 from transformer.errors import UserError
 from transformer.experiment_files import Row
+from transformer.nested import without
 from transformer.reports import folder
 from transformer.reports.runs import Run
 from transformer.reports.table3.report import write_report
@@ -37,9 +38,8 @@ def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir
         # The paper's big has a vocabulary of its own.
         if dataclasses.replace(config.data, tokenizer=data.tokenizer) != data:
             raise UserError(f"row {name} has other data than {first}: give all the same")
-    elsewhere = run_directory.ELSEWHERE
     described = {
-        name: run_directory.without(config.as_dict(), elsewhere) for name, config in configs.items()
+        name: without(config.as_dict(), PLACEMENT_KEYS) for name, config in configs.items()
     }
     published = {name: row.published for name, (_, row) in rows.items()}
     with folder.claim(workdir, FILE, {"rows": described}, ()):

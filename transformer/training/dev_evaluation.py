@@ -1,8 +1,5 @@
-"""Evaluation while training: the development set's loss, scores and samples, and early stopping."""
+"""Evaluation while training: the development set's loss, scores and samples."""
 
-import dataclasses
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from transformer.decoding import open_translator
@@ -11,26 +8,7 @@ from transformer.experiment import Experiment
 from transformer.training.metrics import Sample
 
 
-@dataclass(frozen=True)
-class Stopping:
-    """Early stopping's state: what a checkpoint remembers of the evaluations so far."""
-
-    best: float | None = None
-    best_step: int = 0
-    since_best: int = 0  # evaluations without a better one
-
-    def after(self, value: float, step: int, *, lower_is_better: bool) -> "Stopping":
-        better = self.best is None or (value < self.best if lower_is_better else value > self.best)
-        if better and math.isfinite(value):
-            return Stopping(value, step, 0)
-        return dataclasses.replace(self, since_best=self.since_best + 1)
-
-    def exhausted(self, patience: int) -> bool:
-        """Whether that many evaluations passed without a better one; 0 never stops."""
-        return 0 < patience <= self.since_best
-
-
-class Development:
+class DevEvaluator:
     """Evaluates parameters on the development set; compiled once, when first used."""
 
     def __init__(self, experiment: Experiment):
