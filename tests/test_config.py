@@ -9,6 +9,7 @@ import typing
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_a_key_that_changed_its_name_says_the_new_one() -> None:
     assert (divergence.skip_batches, divergence.max_times, divergence.action) == (2, 3, "rollback")
 
 
-def keys(kind: type, path: str = "") -> Iterator[tuple[str, str, bool]]:
+def keys(kind: Any, path: str = "") -> Iterator[tuple[str, str, bool]]:
     """Every key below a section, the class that declares it, and whether it has a default."""
     kinds = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):

@@ -11,6 +11,7 @@ grew and why. What a compiler for TPUs makes of a step is in tests/golden/tpu_ao
 A loop's body counts once, however often it runs; bytes are those of every operation by itself.
 """
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from experiments import base
 from tests import golden_text
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
-from transformer.decoding.translate import Translator
+from transformer.decoding.translate import InputShapes, Translator
 from transformer.experiment_files import load_config
 from transformer.models import build_model, parameters
 from transformer.planning.compiled import lowered_step
@@ -62,29 +63,17 @@ def training(name: str, rows: int, length: int) -> Any:
 def decoding(name: str, rows: int, length: int, beam: int) -> Any:
     """The search that translates a batch, weights and sentences apart from their shapes."""
     config, layout = config_of(name), Layout.single()
-    model, found = build_model(config.model), []
-
-    def jit(search: Callable[..., Any]) -> Callable[..., Any]:
-        found.append(layout.jit(search))
-        return found[0]
-
-    Translator(
+    model = build_model(config.model)
+    translator = Translator(
         model,
         None,
         _NoTokenizer(),
-        beam=beam,
-        length_penalty=config.decoding.length_penalty,
-        alpha=config.decoding.alpha,
-        extra_length=config.decoding.extra_length,
-        n_best=1,
-        tokens_per_batch=rows * length,
-        row_multiple=1,
-        length_multiple=length,
-        max_length=length,
-        jit=jit,
+        dataclasses.replace(config.decoding, beam=beam, tokens_per_batch=rows * length),
+        shapes=InputShapes(max_length=length, row_multiple=1, length_multiple=length),
     )
     ids = np.zeros((rows, length), np.int32)
-    return found[0].lower(parameters.abstract(model, layout), Source(ids, ids, ids))
+    params = parameters.abstract(model, layout)
+    return translator._search.lower(params, Source(ids, ids, ids))
 
 
 class _NoTokenizer:

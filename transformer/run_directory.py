@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer import distributed, runtime
-from transformer.config import Config
+from transformer.config import Config, is_default
 from transformer.config.experiment import CACHES, PLACEMENT_KEYS
 from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
@@ -165,7 +165,13 @@ def held(workdir: Path) -> Iterator[None]:
 
 def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
     theirs = read_config(workdir)
-    differ = [key for key in differences(mine, theirs) if not matches(key, MAY_CHANGE)]
+    differ = [
+        key
+        for key in differences(mine, theirs)
+        if not matches(key, MAY_CHANGE)
+        # A key that came after the run: its default is what was done before.
+        and not (value_at(theirs, key) is None and is_default(key, value_at(mine, key)))
+    ]
     if differ:
         shown = "; ".join(
             f"{key} is {value_at(mine, key)!r} here, {value_at(theirs, key)!r} there"

@@ -53,14 +53,14 @@ from experiments.benchmarks.common import (
 )
 from experiments.benchmarks.decode_model import SIZES, Size, weights, write_model
 from experiments.benchmarks.peers import Missing, Peer, environment
-from experiments.benchmarks.profiled import Recorded, milliseconds, show
+from experiments.benchmarks.profiled import RecordedLayout, milliseconds, show
 from transformer import runtime
-from transformer.decoding import Translator
+from transformer.config import DecodingConfig
+from transformer.decoding import InputShapes, Translator
 from transformer.files import write_json
 from transformer.inspection.figures import write_figure
 from transformer.interop import marian
 from transformer.models import build_model
-from transformer.sharding import Layout
 
 LIBRARIES = "safetensors sentencepiece numpy"
 REQUIREMENTS = (
@@ -68,10 +68,7 @@ REQUIREMENTS = (
     f"torch transformers ctranslate2 {LIBRARIES}",
 )
 # Ours: the name of a row, and what more `Translator` is given for it.
-OURS: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "ours, int8": {"weights": "int8"},
-}
+OURS = {"ours": "float", "ours, int8": "int8"}  # weights
 PROGRAM = "decode_peers.py"
 PEERS = ("Hugging Face", "CTranslate2", "CTranslate2, int8")
 FIRST = "ours"  # what the others' tokens and times are compared with
@@ -117,24 +114,23 @@ class Contender:
 def ours(size: Size, folder: Path, name: str, beam: int) -> Contender:
     """Compiled, and run once. Imports what is in memory: `load` would need safetensors."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    imported, layout = marian.convert(config, weights(size)), Layout.single()
-    recorded = Recorded(layout.jit)
+    imported, layout = marian.convert(config, weights(size)), RecordedLayout.single()
     translator = Translator(
         build_model(imported.config),
         jax.device_put(imported.params),
         Numbers(),
-        beam=beam,
-        length_penalty="power",
-        alpha=1.0,
-        extra_length=0,
-        n_best=1,
-        tokens_per_batch=size.rows * size.tokens,
-        row_multiple=size.rows,
-        length_multiple=size.tokens,
-        max_length=size.tokens,
-        jit=recorded,
-        place=layout.place,
-        **OURS[name],
+        DecodingConfig(
+            beam=beam,
+            length_penalty="power",
+            alpha=1.0,
+            extra_length=0,
+            tokens_per_batch=size.rows * size.tokens,
+            weights=OURS[name],
+        ),
+        shapes=InputShapes(
+            max_length=size.tokens, row_multiple=size.rows, length_multiple=size.tokens
+        ),
+        layout=layout,
     )
     text = [" ".join(map(str, imported.ours_of[row[:-1]])) for row in size.sources]
     said = [imported.theirs_of[list(best.tokens)] for best, *_ in translator.translate(text)]
@@ -143,7 +139,7 @@ def ours(size: Size, folder: Path, name: str, beam: int) -> Contender:
         name,
         [row.tolist() for row in said],
         run,
-        lambda: milliseconds(run, recorded.scopes, PARTS),
+        lambda: milliseconds(run, layout.scopes, PARTS),
     )
 
 

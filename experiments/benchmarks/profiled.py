@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.profiler import ProfileData
 
+from transformer.sharding import Layout
+
 NAMED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:.*op_name=\"([^\"]*)\")?", re.MULTILINE)
 
 
@@ -27,21 +29,22 @@ def scopes(
     return {m[1]: m[2] or "" for m in NAMED.finditer(text)}
 
 
-class Recorded:
-    """`jit`, and `scopes` of the program that it compiles; one, for one shape."""
+class RecordedLayout(Layout):
+    """One device, and `scopes` of the program that it compiles; one, for one shape."""
 
-    def __init__(self, jit: Callable[..., Any]):
-        self._jit = jit
-        self.scopes: dict[str, str] = {}
+    scopes: dict[str, str]
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As `jit` does."""
-        compiled = self._jit(function)
+    def jit(self, function: Callable, **options: Any) -> Callable:
+        """As `Layout.jit` does; notes the program's scopes at its first call."""
+        self.scopes = {}
+        compiled = super().jit(function, **options)
 
         def call(*arguments: Any) -> Any:
-            self.scopes = self.scopes or scopes(self._jit, function, *arguments)
+            jit = super(RecordedLayout, self).jit
+            self.scopes = self.scopes or scopes(jit, function, *arguments)
             return compiled(*arguments)
 
+        call.lower = compiled.lower  # pyright: ignore[reportFunctionMemberAccess]
         return call
 
 

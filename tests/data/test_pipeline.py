@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from transformer.batch import Batch
+from transformer.batch import BOS, Batch
 from transformer.data import (
     Batches,
     Portion,
@@ -20,7 +20,6 @@ from transformer.data import (
     plan_packed,
     prefetch,
 )
-from transformer.data.tokenizers import BOS
 
 
 @pytest.fixture(scope="module", params=["buckets", "packed"])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from transformer import files
+from transformer.batch import EOS
 from transformer.data import Pair, Problem, Tokenizer, open_store, store_key
 from transformer.data import store as store_module
-from transformer.data.tokenizers import EOS
 from transformer.errors import UserError
 
 

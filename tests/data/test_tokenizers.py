@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transformer.batch import BOS, EOS, PAD
 from transformer.data.pairs import Pair
 from transformer.data.subwords import sample
-from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer, evenly_spaced, train
+from transformer.data.tokenizers import UNK, Tokenizer, evenly_spaced, train
 from transformer.errors import UserError
 
 

@@ -4,34 +4,33 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from tests.decoding.test_translate import NO_CONFIG, OPTIONS, Letters, Successor
+from tests.decoding.test_translate import translator
 from transformer import memory as system
-from transformer.decoding import Translator, memory
+from transformer.decoding import memory
 from transformer.errors import UserError
+from transformer.sharding import Layout
 
 
 def test_a_beam_that_does_not_fit_is_refused_before_anything_is_searched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compiled: list[Any] = []
+    compiled: list[str] = []
 
-    def search(function: Any) -> Any:
-        def traced(*arguments: Any) -> Any:
-            compiled.append(function.__name__)
-            return function(*arguments)
+    class Named(Layout):
+        def jit(self, function: Any, **options: Any) -> Any:
+            def traced(*arguments: Any) -> Any:
+                compiled.append(function.__name__)
+                return function(*arguments)
 
-        return jax.jit(traced)
+            return super().jit(traced, **options)
 
-    options = {**OPTIONS, "beam": 3, "extra_length": 1_000, "jit": search}
-    params = {"scale": jnp.float32(1.0)}
     # 2 sentences of 4 tokens: 2 x 3 x 1,004 tokens written, twice; 2 x 4 of the source, and twice
     # its segments; a counter; 2 x 3 x 31 logits.
     needed = 4 * (2 * 3 * 1_004 * 2 + 2 * 4 * 2 + 1 + 2 * 3 * 31)
     for there in (needed - 1, needed):
-        subject = Translator(Successor(NO_CONFIG), params, Letters(), **options)
+        subject = translator(beam=3, extra_length=1_000, layout=Named.single())
         monkeypatch.setattr(memory, "SMALL", 0)
         monkeypatch.setattr(system, "available_bytes", lambda there=there: there)
         compiled.clear()

@@ -11,10 +11,9 @@ import pytest
 from flax import linen as nn
 
 from experiments import base
-from transformer.batch import Batch, Source, Target
-from transformer.config import from_dict
-from transformer.data.tokenizers import BOS, EOS, PAD
-from transformer.decoding import Translator, beam_search, greedy_search
+from transformer.batch import BOS, EOS, PAD, Batch, Source, Target
+from transformer.config import DecodingConfig, from_dict
+from transformer.decoding import InputShapes, Translator, beam_search, greedy_search
 from transformer.decoding.penalties import length_penalty
 from transformer.models import FAMILIES, build_model
 from transformer.rng import Stream, key
@@ -27,21 +26,17 @@ LENGTHS_B = [7, 2, 5]  # of the sources; what is left is padding
 
 def source_of(lengths_B, length, seed=0):
     ids_BS = np.random.default_rng(seed).integers(4, V, (len(lengths_B), length), dtype=np.int32)
-    segments_BS = (np.arange(length)[None] < np.array(lengths_B)[:, None]).astype(np.int32)
-    positions_BS = np.arange(length, dtype=np.int32)[None] * segments_BS
-    return Source(ids_BS * segments_BS, positions_BS, segments_BS)
+    return Source.of(ids_BS * (np.arange(length)[None] < np.array(lengths_B)[:, None]))
 
 
 def target_of(tokens_BT):
     """Teacher forcing of whole rows: every position counts."""
-    bos_B1 = np.full((len(tokens_BT), 1), BOS, np.int32)
-    positions_BT = np.broadcast_to(np.arange(tokens_BT.shape[1], dtype=np.int32), tokens_BT.shape)
-    return Target(
-        ids=np.concatenate([bos_B1, tokens_BT[:, :-1]], axis=1),
-        positions=positions_BT,
-        segments=np.ones_like(tokens_BT),
-        labels=tokens_BT,
-        weights=np.ones(tokens_BT.shape, np.float32),
+    target = Target.of(tokens_BT)
+    ones_BT = np.ones_like(tokens_BT)
+    positions_BT = np.broadcast_to(np.arange(ones_BT.shape[1], dtype=np.int32), ones_BT.shape)
+    fed_BT = np.concatenate([np.full_like(ones_BT[:, :1], BOS), tokens_BT[:, :-1]], axis=1)
+    return target.replace(
+        ids=fed_BT, positions=positions_BT, segments=ones_BT, weights=ones_BT.astype(np.float32)
     )
 
 
@@ -169,17 +164,11 @@ def translator(subject, *, beam, tokens_per_batch=64, layout=ONE_DEVICE):
         model,
         params,
         Numbers(),
-        beam=beam,
-        length_penalty="gnmt",
-        alpha=0.6,
-        extra_length=2,
-        n_best=min(2, beam),
-        tokens_per_batch=tokens_per_batch,
-        row_multiple=4,
-        length_multiple=8,
-        max_length=8,
-        jit=layout.jit,
-        place=layout.place,
+        DecodingConfig(
+            beam=beam, extra_length=2, n_best=min(2, beam), tokens_per_batch=tokens_per_batch
+        ),
+        shapes=InputShapes(max_length=8, row_multiple=4),
+        layout=layout,
     )
 
 

@@ -1,5 +1,6 @@
 """The way from sentences to translations and back, with a model that is known to the last bit."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -9,12 +10,21 @@ import numpy as np
 import pytest
 
 from tests.decoding.prefix_cache import PrefixCache
-from transformer.data.tokenizers import BOS, EOS, PAD
-from transformer.decoding import BadLines, Form, Translation, Translator, translate_lines
+from transformer.batch import BOS, EOS, PAD
+from transformer.config import DecodingConfig
+from transformer.decoding import (
+    BadLines,
+    Form,
+    InputShapes,
+    Translation,
+    Translator,
+    translate_lines,
+)
 from transformer.decoding.translate import bucket_lengths
 from transformer.errors import UserError
 from transformer.models.seq2seq import Memory, Seq2Seq
 from transformer.runtime import BadLine
+from transformer.sharding import Layout
 
 FIRST = 4  # the id of "a"
 V = FIRST + 27
@@ -63,36 +73,40 @@ class Successor(Seq2Seq):
         return (5.0 * best + 3.0 * second) * scale
 
 
-OPTIONS = {
-    "beam": 1,
-    "length_penalty": "gnmt",
-    "alpha": 0.6,
-    "extra_length": 5,
-    "n_best": 1,
-    "tokens_per_batch": 64,
-    "row_multiple": 2,
-    "length_multiple": 4,
-    "max_length": LENGTH,
-}
+DECODING = DecodingConfig(beam=1, extra_length=5, tokens_per_batch=64)
+SHAPES = InputShapes(max_length=LENGTH, row_multiple=2, length_multiple=4)
 
 
-class Compiled:
-    """A `jit` hook that keeps the shapes that were compiled."""
+class Recording(Layout):
+    """One device, and the shapes of sources that were compiled."""
 
-    def __init__(self):
-        self.shapes = []
+    compiled: list[tuple[int, int]]
 
-    def __call__(self, search):
+    def jit(self, function, **options):
         def traced(params, source):
-            self.shapes.append(source.ids.shape)
-            return search(params, source)
+            self.compiled.append(source.ids.shape)
+            return function(params, source)
 
-        return jax.jit(traced)
+        return super().jit(traced, **options)
 
 
-def translator(**options):
-    params = {"scale": jnp.float32(1.0)}
-    return Translator(Successor(NO_CONFIG), params, Letters(), **{**OPTIONS, **options})
+def recording():
+    layout = Recording.single()
+    layout.compiled = []
+    return layout
+
+
+def translator(kind=Successor, letters=None, layout=None, scale=1.0, **changes):
+    """A translator of made-up models; `changes` to DECODING and SHAPES by key."""
+    of_shapes = {key: changes.pop(key) for key in [*changes] if hasattr(SHAPES, key)}
+    return Translator(
+        kind(NO_CONFIG),
+        {"scale": jnp.float32(scale)},
+        letters or Letters(),
+        dataclasses.replace(DECODING, **changes),
+        shapes=dataclasses.replace(SHAPES, **of_shapes),
+        layout=layout,
+    )
 
 
 def texts(found):
@@ -111,32 +125,32 @@ def random_sentences(count, seed=0):
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_translations_come_in_the_order_of_the_sentences(beam):
-    compiled = Compiled()
+    layout = recording()
     sentences = random_sentences(101)
-    found = translator(beam=beam, jit=compiled).translate(sentences)
+    found = translator(beam=beam, layout=layout).translate(sentences)
     assert texts(found) == [[successor(sentence)] for sentence in sentences]
-    assert len(compiled.shapes) == len({length for _, length in compiled.shapes}) <= 3
+    assert len(layout.compiled) == len({length for _, length in layout.compiled}) <= 3
 
 
 def test_every_shape_keeps_the_budget_and_the_multiples():
-    compiled = Compiled()
-    translate = translator(jit=compiled, row_multiple=3, tokens_per_batch=70).translate
+    layout = recording()
+    translate = translator(layout=layout, row_multiple=3, tokens_per_batch=70).translate
     for count in (2, 7, 37):
         translate(random_sentences(count, seed=count))
-    assert len(compiled.shapes) > 2
-    for rows, length in compiled.shapes:
+    assert len(layout.compiled) > 2
+    for rows, length in layout.compiled:
         assert rows % 3 == 0 and length % 4 == 0 and rows * length <= 70
-    compiled.shapes.clear()
-    translator(jit=compiled, row_multiple=5, tokens_per_batch=70).translate(["a" * (LENGTH - 1)])
-    assert compiled.shapes == [(5, LENGTH)]  # no fewer rows, whatever the budget
+    layout.compiled.clear()
+    translator(layout=layout, row_multiple=5, tokens_per_batch=70).translate(["a" * (LENGTH - 1)])
+    assert layout.compiled == [(5, LENGTH)]  # no fewer rows, whatever the budget
 
 
 def test_few_sentences_make_a_small_batch():
-    compiled = Compiled()
-    translate = translator(jit=compiled).translate
+    layout = recording()
+    translate = translator(layout=layout).translate
     assert texts(translate(["abc"])) == [["bcd"]]
     assert texts(translate(["b", "xyx"])) == [["c"], ["yzy"]]
-    assert compiled.shapes == [(2, 4)]
+    assert layout.compiled == [(2, 4)]
 
 
 def test_n_best_translations_are_sorted_and_add_up():
@@ -152,11 +166,11 @@ def test_n_best_translations_are_sorted_and_add_up():
 
 
 def test_empty_lines_stay_empty_and_do_not_touch_the_model():
-    compiled = Compiled()
-    translate = translator(jit=compiled).translate
+    layout = recording()
+    translate = translator(layout=layout).translate
     assert translate([]) == []
     assert texts(translate(["", "  ", "\t"])) == [[""], [""], [""]]
-    assert compiled.shapes == []
+    assert layout.compiled == []
     assert texts(translate(["", "abc", " ", " de "])) == [[""], ["bcd"], [""], ["ef"]]
 
 
@@ -184,7 +198,7 @@ def test_scores_that_are_no_numbers_cost_their_own_line_and_say_whose_fault_it_i
         def logits(self, hidden):
             return jnp.where(hidden == FIRST + 25.0, jnp.nan, super().logits(hidden))  # of "z"
 
-    poisoned = Translator(Poisoned(NO_CONFIG), {"scale": jnp.float32(1.0)}, Letters(), **OPTIONS)
+    poisoned = translator(Poisoned)
     form, bad = Form("plain", False, 1, lambda sentence, text: text), BadLines()
     chunks: Any = [(1, ["ab", "z"]), (3, ["c"])]
     assert [*translate_lines(poisoned, chunks, form, bad)] == ["bc\n\n", "d\n"]
@@ -232,11 +246,10 @@ def test_output_has_at_most_the_source_and_the_extra_length():
             return 9.0 * jax.nn.one_hot(jnp.full(hidden.shape[:-1], FIRST), V)
 
     for beam in (1, 3):
-        endless = Translator(Endless(NO_CONFIG), {}, Letters(), **{**OPTIONS, "beam": beam})
+        endless = translator(Endless, beam=beam)
         found = endless.translate(["z", "zz", "z" * 9])
         assert texts(found) == [["a" * 6], ["a" * 7], ["a" * 14]]  # and </s>
-        options = {**OPTIONS, "beam": beam, "max_output_length": 8}
-        capped = Translator(Endless(NO_CONFIG), {}, Letters(), **options)
+        capped = translator(Endless, beam=beam, max_output_length=8)
         assert texts(capped.translate(["z", "zz", "z" * 9])) == [["a" * 6], ["a" * 7], ["a" * 7]]
 
 
@@ -245,18 +258,18 @@ def test_a_translation_is_one_line():
         def decode(self, ids):
             return [text.replace("c", "\n") for text in super().decode(ids)]
 
-    broken = Translator(Successor(NO_CONFIG), {"scale": jnp.float32(1.0)}, Breaks(), **OPTIONS)
+    broken = translator(letters=Breaks())
     assert texts(broken.translate(["abc"])) == [["b d"]]
 
 
 def test_parameters_can_be_replaced_without_compiling_again():
-    compiled = Compiled()
-    subject = translator(jit=compiled)
+    layout = recording()
+    subject = translator(layout=layout)
     ((before,),) = subject.translate(["abc"])
     subject.params = {"scale": jnp.float32(2.0)}
     ((after,),) = subject.translate(["abc"])
     assert after.text == before.text and after.score > before.score
-    assert len(compiled.shapes) == 1
+    assert len(layout.compiled) == 1
 
 
 def test_scores_that_are_no_numbers_are_an_error():
@@ -277,11 +290,12 @@ def test_values_that_do_not_go_together_are_refused():
 def test_batches_are_placed_before_the_search():
     placed = []
 
-    def place(source):
-        placed.append(source)
-        return jax.device_put(source)
+    class Placing(Layout):
+        def place(self, tree, rows=None):
+            placed.append(tree)
+            return super().place(tree, rows)
 
-    translator(place=place).translate(["abc"])
+    translator(layout=Placing.single()).translate(["abc"])
     (source,) = placed
     a = FIRST
     np.testing.assert_array_equal(source.ids, [[a, a + 1, a + 2, EOS], [PAD] * 4])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.profiled import Recorded, _own, milliseconds
+from experiments.benchmarks.profiled import RecordedLayout, _own, milliseconds
 
 
 def test_time_is_told_by_the_names_that_the_program_gives() -> None:
@@ -15,8 +15,8 @@ def test_time_is_told_by_the_names_that_the_program_gives() -> None:
         with jax.named_scope("second"):
             return jnp.sort(y @ x)
 
-    recorded = Recorded(jax.jit)
-    run, x = recorded(program), jnp.ones((300, 300))
+    recorded = RecordedLayout.single()
+    run, x = recorded.jit(program), jnp.ones((300, 300))
     run(x).block_until_ready()
     parts = [("loop", r"first.*/dot_general"), ("after", r"/dot_general")]
     spent = milliseconds(lambda: run(x).block_until_ready(), recorded.scopes, parts)

@@ -1,7 +1,8 @@
 """What a model's files ask of `generate`: served, without effect, or refused by name."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from safetensors.numpy import save_file
 from tests.decoding.test_models import Numbers
 from tests.interop.test_marian import CONFIG, SPECIAL, P, V, state
 from transformer.batch import Source
+from transformer.config import DecodingConfig
 from transformer.decoding import Translator
 from transformer.errors import UserError
 from transformer.interop import marian
 from transformer.interop.generation_keys import TABLE
-from transformer.interop.marian_keys import Keys, decoding_of
+from transformer.interop.marian_keys import Keys, decoding_of, longest_output
 from transformer.models import build_model
-from transformer.sharding import Layout
 
 PAD, BIAS = V - 1, "final_logits_bias"
 MODEL = {key: value for key, value in CONFIG.items() if key not in TABLE}
@@ -146,10 +147,14 @@ def test_every_rule_is_tried_below() -> None:
     assert {*SERVED} <= {key for key, refuses in kinds.items() if not refuses}
 
 
-def both_files(**changes: Any) -> Iterator[dict[str, Any]]:
+def served(keys: Keys) -> tuple[DecodingConfig, int]:
+    return decoding_of(keys), longest_output(keys)
+
+
+def both_files(**changes: Any) -> Iterator[tuple[DecodingConfig, int]]:
     """The decoding where config.json asks for this, and where generation_config.json does."""
-    yield decoding_of(Keys({**CONFIG, **changes}))
-    yield decoding_of(Keys(MODEL, {**ASKED, **changes}))
+    yield served(Keys({**CONFIG, **changes}))
+    yield served(Keys(MODEL, {**ASKED, **changes}))
 
 
 @pytest.mark.parametrize("key", REFUSED)
@@ -169,7 +174,7 @@ def test_what_our_searches_have_no_part_for_is_refused(key: str) -> None:
 def test_neutral_values_change_nothing(key: str) -> None:
     for value in (None, *(TABLE[key].neutral or ())):
         for decoding in both_files(**{key: value}):
-            assert decoding == decoding_of(Keys(CONFIG))
+            assert decoding == served(Keys(CONFIG))
 
 
 @pytest.mark.parametrize(
@@ -178,24 +183,27 @@ def test_neutral_values_change_nothing(key: str) -> None:
 def test_keys_that_change_no_output_may_say_anything(key: str) -> None:
     for value in (None, 0.3, {"any": [1]}):
         for decoding in both_files(**{key: value}):
-            assert decoding == decoding_of(Keys(CONFIG))
+            assert decoding == served(Keys(CONFIG))
 
 
 @pytest.mark.parametrize("key", SERVED)
 def test_what_is_served_reaches_the_decoding(key: str) -> None:
     value, change = SERVED[key]
     for decoding in both_files(**{key: value}):
-        assert decoding == {**decoding_of(Keys(CONFIG)), **change}
+        plain, longest = served(Keys(CONFIG))
+        limit = change.get("max_output_length", longest)
+        kept = {key: value for key, value in change.items() if key != "max_output_length"}
+        assert decoding == (dataclasses.replace(plain, **kept), limit)
 
 
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
 def test_early_stopping_means_nothing_to_one_beam(early_stopping: object) -> None:
     for decoding in both_files(num_beams=1, early_stopping=early_stopping):
-        assert decoding["beam"] == 1
+        assert decoding[0].beam == 1
 
 
 def test_the_smaller_of_the_limits_caps_the_output() -> None:
-    limit = lambda **asked: next(both_files(**asked))["max_output_length"]  # noqa: E731
+    limit = lambda **asked: next(both_files(**asked))[1]  # noqa: E731
     assert limit() == limit(max_length=512) == limit(max_new_tokens=512) == P
     assert limit(max_length=9, max_new_tokens=3) == 3  # as in `generate`, this counts alone
     assert limit(max_length=3, max_new_tokens=9) == 9
@@ -206,27 +214,15 @@ def test_the_smaller_of_the_limits_caps_the_output() -> None:
 
 def test_a_search_has_room_for_no_more_than_a_model_was_told() -> None:
     imported = marian.convert({**CONFIG, "max_length": 7}, state())
-    layout, searches = Layout.single(), []
-
-    def jit(search: Callable[..., Any]) -> Callable[..., Any]:
-        searches.append(layout.jit(search))
-        return searches[0]
-
-    Translator(
+    translator = Translator(
         build_model(imported.config),
         imported.params,
         Numbers(),
-        **imported.decoding,
-        extra_length=9,
-        n_best=2,
-        tokens_per_batch=8,
-        row_multiple=1,
-        length_multiple=4,
-        max_length=imported.max_length,
-        jit=jit,
+        dataclasses.replace(imported.decoding, extra_length=9, n_best=2, tokens_per_batch=8),
+        shapes=dataclasses.replace(imported.shapes, row_multiple=1, length_multiple=4),
     )
     ids = np.ones((1, 4), np.int32)
-    tokens = lambda *arguments: searches[0](*arguments).tokens  # noqa: E731
+    tokens = lambda *arguments: translator._search(*arguments).tokens  # noqa: E731
     found = jax.eval_shape(tokens, imported.params, Source(ids, ids, ids))
     assert found.shape == (1, 2, 6)  # 2 hypotheses of the beam, `num_beams`
 
@@ -249,13 +245,13 @@ def test_a_bias_may_forbid_the_padding_in_bad_words_place() -> None:
     weights = state()
     weights[BIAS][0, PAD] = marian.NEVER
     config = {k: v for k, v in CONFIG.items() if k != "bad_words_ids"}
-    assert marian.convert(config, weights).decoding["beam"] == 2
+    assert marian.convert(config, weights).decoding.beam == 2
 
 
 def test_generation_config_alone_is_asked_where_there_is_one() -> None:
     asked = {**ASKED, "num_beams": None}
     imported = marian.convert({**CONFIG, "num_beams": 7, "do_sample": True}, state(), asked)
-    assert imported.decoding["beam"] == 1
+    assert imported.decoding.beam == 1
     for key in ("eos_token_id", "decoder_start_token_id"):
         with pytest.raises(UserError, match=rf"generation_config.json has no {key}; config.json's"):
             marian.convert(CONFIG, state(), {k: v for k, v in ASKED.items() if k != key})
@@ -272,7 +268,7 @@ def test_a_key_that_nobody_knows_is_refused() -> None:
 def test_opus_mt_imports_as_it_ships(tmp_path: Path, beam: int) -> None:
     config = {**CONFIG, **OPUS_CONFIG, "num_beams": beam}
     del config["length_penalty"]
-    decoding = {"beam": beam, "length_penalty": "power", "alpha": 1.0, "max_output_length": P}
+    decoding = DecodingConfig(beam=beam, length_penalty="power", alpha=1.0)
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(state(), tmp_path / "model.safetensors")
     assert marian.load(tmp_path).decoding == decoding

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from transformer.data.tokenizers import BOS, EOS, PAD
+from transformer.batch import BOS, EOS, PAD
+from transformer.config import DecodingConfig
+from transformer.decoding import InputShapes
 from transformer.errors import UserError
 from transformer.interop import marian
 from transformer.interop.generation_keys import TABLE
@@ -152,13 +154,8 @@ def test_ids_there_and_back() -> None:
         embedding["output_bias"][ours_of], weights["final_logits_bias"][0]
     )
     assert embedding["output_bias"][BOS] == marian.NEVER
-    assert imported.decoding == {
-        "beam": 2,
-        "length_penalty": "power",
-        "alpha": 0.5,
-        "max_output_length": P,
-    }
-    assert imported.max_length == P
+    assert imported.decoding == DecodingConfig(beam=2, length_penalty="power", alpha=0.5)
+    assert imported.shapes == InputShapes(max_length=P, max_output_length=P)
 
 
 @pytest.mark.parametrize("start", [0, 5], ids=["eos", "a word"])

@@ -3,6 +3,7 @@
 tests/run -m peers tests/interop
 """
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -15,9 +16,8 @@ import pytest
 
 from experiments.benchmarks.decode import REQUIREMENTS
 from experiments.benchmarks.peers import environment
-from transformer.batch import Batch, Source, Target
-from transformer.data.tokenizers import BOS
-from transformer.decoding import Translator
+from transformer.batch import BOS, Batch, Source, Target
+from transformer.decoding import InputShapes, Translator
 from transformer.interop import marian
 from transformer.models import build_model
 from transformer.sharding import Layout
@@ -100,20 +100,11 @@ def both(
     assert answer.returncode == 0, answer.stderr
     said, imported = json.loads(answer.stdout.splitlines()[-1]), marian.load(folder)
 
-    ids_BS, segments_BS = np.zeros((2, len(SOURCES), max(map(len, SOURCES))), np.int32)
-    for row, source in enumerate(SOURCES):
-        ids_BS[row, : len(source)] = imported.ours_of[source]
-        segments_BS[row, : len(source)] = 1
-    target = imported.ours_of[target_BT]
-    target[:, 0] = BOS
-    places = [
-        np.broadcast_to(np.arange(x.shape[1], dtype=np.int32), x.shape) for x in (ids_BS, target)
-    ]
-    ones = np.ones_like(target)
-    batch = Batch(
-        Source(ids_BS, places[0], segments_BS),
-        Target(target, places[1], ones, target, ones.astype(np.float32)),
-    )
+    source = Source.of([imported.ours_of[source].tolist() for source in SOURCES])
+    fed = imported.ours_of[target_BT]
+    fed[:, 0] = BOS
+    target = Target.of(np.roll(fed, -1, axis=1))  # fed what is before each label
+    batch = Batch(source, target.replace(ids=fed))
     logits = Layout.single().jit(build_model(imported.config).apply)
     found = logits({"params": imported.params}, jax.tree.map(jnp.asarray, batch))
     expected = np.asarray(said["logits"], np.float32)
@@ -123,23 +114,12 @@ def both(
 
 def translated(imported: marian.Imported, beam: int) -> list[list[int]]:
     """Their ids of what we say of the sources."""
-    layout = Layout.single()
-    translator = Translator(
-        build_model(imported.config),
-        imported.params,
-        Ids(),
-        beam=beam,
-        length_penalty="power",
-        alpha=ALPHA,
-        extra_length=EXTRA,
-        n_best=1,
-        tokens_per_batch=512,
-        row_multiple=8,
-        length_multiple=16,
-        max_length=16,
-        jit=layout.jit,
-        place=layout.place,
+    decoding = dataclasses.replace(
+        imported.decoding, beam=beam, alpha=ALPHA, extra_length=EXTRA, tokens_per_batch=512
     )
+    shapes = InputShapes(max_length=16, length_multiple=16)
+    model = build_model(imported.config)
+    translator = Translator(model, imported.params, Ids(), decoding, shapes=shapes)
     text = [" ".join(map(str, imported.ours_of[source[:-1]])) for source in SOURCES]
     found = [best for best, *_ in translator.translate(text)]
     return [[*imported.theirs_of[list(best.tokens)].tolist(), 0] for best in found]

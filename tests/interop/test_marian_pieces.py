@@ -11,7 +11,7 @@ import sentencepiece
 
 from experiments.benchmarks.decode import REQUIREMENTS
 from experiments.benchmarks.peers import environment
-from transformer.data.tokenizers import EOS, PAD
+from transformer.batch import EOS, PAD
 from transformer.errors import UserError
 from transformer.interop import Pieces
 

@@ -1,5 +1,6 @@
 """Weights as whole numbers: near the float ones, product by product and as a whole model."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import pytest
 from experiments import base
 from tests.decoding.test_models import Numbers
 from transformer import testing
-from transformer.config import from_dict
-from transformer.decoding import Translator
+from transformer.config import DecodingConfig, from_dict
+from transformer.decoding import InputShapes, Translator
 from transformer.errors import UserError
 from transformer.models.products import product
 from transformer.models.quantization import Int8, quantized, rounded
@@ -84,11 +85,16 @@ def test_a_model_keeps_what_it_says_nearly(family: str) -> None:
 def test_a_translator_computes_with_them_and_takes_others() -> None:
     model, params, _ = small_model("transformer")
 
-    options: dict[str, Any] = {"beam": 2, "length_penalty": "gnmt", "alpha": 0.6, "n_best": 1}
-    options |= {"extra_length": 2, "tokens_per_batch": 64, "row_multiple": 1}
-    options |= {"length_multiple": 8, "max_length": 8, "jit": testing.layout().jit}
+    decoding = DecodingConfig(beam=2, extra_length=2, tokens_per_batch=64)
+    shapes = InputShapes(max_length=8, row_multiple=1)
     exact, small = (
-        Translator(model, params, Numbers(), weights=weights, **options)
+        Translator(
+            model,
+            params,
+            Numbers(),
+            dataclasses.replace(decoding, weights=weights),
+            shapes=shapes,
+        )
         for weights in ("float", "int8")
     )
     text = ["5 7 9", "4 4 31 12"]

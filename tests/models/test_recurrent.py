@@ -152,17 +152,17 @@ def test_a_model_is_its_equations(kind: str, fed: bool, family: str) -> None:
         source, states = read_sentence(
             c, params["encoder"], table[np.asarray(batch.source.ids[row])][:used_S]
         )
-        assert_equals_reference(memory.hidden[row, :used_S], source)
+        assert_equals_reference(memory.hidden[row, :used_S], source, 2e-5)
         ids_T = np.asarray(batch.target.ids[row])
         expected, looked = write_sentence(c, params["decoder"], table[ids_T], source, states)
-        assert_equals_reference(hidden[row, :used_T], expected[:used_T])
-        assert_equals_reference(steps[row, 0], expected)
+        assert_equals_reference(hidden[row, :used_T], expected[:used_T], 2e-5)
+        assert_equals_reference(steps[row, 0], expected, 2e-5)
         backwards, _ = write_sentence(c, params["decoder"], table[ids_T[::-1]], source, states)
-        assert_equals_reference(steps[row, 1], backwards)
+        assert_equals_reference(steps[row, 1], backwards, 2e-5)
         if kind != "none":
             (weights_NBHTS,) = sown["attention"]["decoder"]["cross_attention"]["weights"]
             assert weights_NBHTS.shape == (1, B, 1, T, S)
-            assert_equals_reference(weights_NBHTS[0, row, 0, :, :used_S], looked)
+            assert_equals_reference(weights_NBHTS[0, row, 0, :, :used_S], looked, 2e-5)
             assert not np.any(weights_NBHTS[0, row, 0, :, used_S:])
 
 

@@ -12,9 +12,8 @@ import pytest
 from experiments import compare as experiment
 from tests.processes import ROOT
 from transformer import testing
-from transformer.batch import Source, Target
+from transformer.batch import BOS, Source, Target
 from transformer.config import ComparisonConfig, Config, SpeedConfig, from_dict
-from transformer.data import BOS
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.experiment_files import load_config

@@ -2,6 +2,14 @@
 
 from transformer.checkpoints.averaging import load_params
 from transformer.checkpoints.checkpoints import Checkpoints, Meta, Unusable, open_checkpoints
-from transformer.checkpoints.state import TrainState
+from transformer.checkpoints.state import LossBaseline, TrainState
 
-__all__ = ["Checkpoints", "Meta", "TrainState", "Unusable", "load_params", "open_checkpoints"]
+__all__ = [
+    "Checkpoints",
+    "LossBaseline",
+    "Meta",
+    "TrainState",
+    "Unusable",
+    "load_params",
+    "open_checkpoints",
+]

@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer import distributed, files
-from transformer.checkpoints import orbax_io
+from transformer.checkpoints import old_names, orbax_io
 from transformer.checkpoints.digests import digests
 from transformer.checkpoints.state import TrainState
 from transformer.config import CheckpointsConfig
@@ -246,11 +246,13 @@ class Checkpoints:
 
     def _read(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
         """Items of a checkpoint by name, checked; all processes come to the same verdict."""
-        got, failed = {}, None
+        got, failed, is_old = {}, None, False
         try:
             known = self.meta(step)["digests"]
+            is_old = old_names.has_old_names(known)
             for name, abstract in wanted.items():
-                got[name] = orbax_io.read(self._folder / str(step) / name, abstract)
+                like = old_names.with_old_names(abstract) if is_old else abstract
+                got[name] = orbax_io.read(self._folder / str(step) / name, like)
         except MemoryError:
             raise
         except OSError as error:
@@ -266,7 +268,7 @@ class Checkpoints:
         for name, digest in digests(got).items():
             if known.get(name) != digest:
                 raise self._unusable(step, f"{name} is not what was written")
-        return got
+        return old_names.with_new_names(got) if is_old else got
 
     def _unusable(self, step: int, reason: object) -> Unusable:
         shown = " ".join(self._root.with_own_name(reason).split())[:200] or type(reason).__name__

@@ -2,9 +2,23 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import struct
 
 from transformer.models.parameters import Params
+
+
+@struct.dataclass
+class LossBaseline:
+    """What a step's loss is judged by: its running mean over the good steps so far."""
+
+    loss: Any  # float32 []
+    good_steps: Any  # int32 []; good steps so far
+    consecutive_bad: Any  # int32 []; bad steps in a row, up to here
+
+    @classmethod
+    def start(cls) -> "LossBaseline":
+        return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 @struct.dataclass
@@ -19,4 +33,4 @@ class TrainState:
     params: Params  # float32
     opt_state: Any  # Optax's
     ema: Params  # float32, as params; () where training.ema_decay is 0
-    loss_baseline: Any  # divergence.LossBaseline: what a step's loss is judged by
+    loss_baseline: Any  # LossBaseline

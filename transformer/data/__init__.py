@@ -42,12 +42,9 @@ from transformer.data.sources import (
     Treebank,
 )
 from transformer.data.store import Store, open_store, store_key
-from transformer.data.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
+from transformer.data.tokenizers import UNK, Tokenizer
 
 __all__ = [
-    "BOS",
-    "EOS",
-    "PAD",
     "SOURCES",
     "UNK",
     "Agreement",

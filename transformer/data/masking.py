@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from transformer.batch import Batch
-from transformer.data.tokenizers import EOS, MASK, Tokenizer
+from transformer.batch import EOS, Batch
+from transformer.data.tokenizers import MASK, Tokenizer
 from transformer.rng import Stream
 
 MASKED, REPLACED = 0.8, 0.1  # shares of those chosen; the others stay

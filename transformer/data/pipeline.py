@@ -12,12 +12,11 @@ from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from transformer.batch import Batch, Source, Target
+from transformer.batch import BOS, Batch, Source, Target
 from transformer.data.arrays import ranges, starts
 from transformer.data.batching import Plan, Rows, Shape
 from transformer.data.masking import Masking
 from transformer.data.store import Store
-from transformer.data.tokenizers import BOS
 
 Item = TypeVar("Item")
 

@@ -25,9 +25,10 @@ import numpy as np
 from jaxtyping import Int, Integer, UInt8, UInt16, UInt64
 
 from transformer import files
+from transformer.batch import EOS
 from transformer.data.arrays import ranges, starts
 from transformer.data.pairs import Pair, Problem
-from transformer.data.tokenizers import EOS, Tokenizer
+from transformer.data.tokenizers import Tokenizer
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)

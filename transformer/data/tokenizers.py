@@ -24,6 +24,7 @@ import sentencepiece
 from jaxtyping import Integer
 
 from transformer import files
+from transformer.batch import BOS, EOS, PAD
 from transformer.data import lines, normal_forms, subwords
 from transformer.data.lines import digest, file_digest
 from transformer.data.normal_forms import INVISIBLE, composed_without_invisible, lowercased
@@ -34,7 +35,7 @@ from transformer.errors import UserError
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
+UNK = 3  # beside PAD, BOS and EOS
 MASK = UNK  # bytes spell what has no piece, so no text is ever encoded with it
 
 # Unigram training sums in as many parts as it has threads: a fixed number, whatever the machine's

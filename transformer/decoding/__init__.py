@@ -1,16 +1,17 @@
 """Memory to words: searches over a model's next-token scores, and the translation of sentences."""
 
 from transformer.decoding.beam import beam_search
-from transformer.decoding.configured import open_translator, shown_as
+from transformer.decoding.factory import open_translator, shown_as
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.lines import BadLines, Form, translate_lines
 from transformer.decoding.search import Hypotheses
-from transformer.decoding.translate import Translation, Translator
+from transformer.decoding.translate import InputShapes, Translation, Translator
 
 __all__ = [
     "BadLines",
     "Form",
     "Hypotheses",
+    "InputShapes",
     "Translation",
     "Translator",
     "beam_search",

@@ -6,6 +6,7 @@ length; rows left over are empty. So there is one compiled search per bucket, an
 small to fill a batch takes one of few smaller row counts.
 """
 
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from transformer.batch import Source
-from transformer.data.tokenizers import BOS, EOS, PAD
+from transformer.batch import BOS, EOS, PAD, Source
+from transformer.config import DecodingConfig
 from transformer.decoding import memory, penalties
 from transformer.decoding.beam import beam_search
 from transformer.decoding.greedy import greedy_search
@@ -28,6 +29,7 @@ from transformer.errors import UserError
 from transformer.models.quantization import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
 from transformer.runtime import BadLine
+from transformer.sharding import Layout
 
 T = TypeVar("T")
 
@@ -60,8 +62,28 @@ NOT_FINITE = BadLine(
 )
 
 
+@dataclass(frozen=True)
+class InputShapes:
+    """The shapes that sentences are padded to, so that few searches are compiled.
+
+    Attributes:
+        max_length: source tokens that the model takes, `</s>` included.
+        max_output_length: output tokens at most, `</s>` included, whatever the source's length and
+            `extra_length`; None: these alone say.
+        row_multiple: rows of every batch are a multiple of this.
+        length_multiple: source lengths are a multiple of this.
+    """
+
+    max_length: int = 256
+    max_output_length: int | None = None
+    row_multiple: int = 8
+    length_multiple: int = 8
+
+
 class Translator:
     """A model, its parameters and its tokenizer, with how to search. Makes text from text.
+
+        Translator(model, params, tokenizer).translate(["la casa roja"])[0][0].text
 
     `params` may be replaced between calls (same shapes): nothing is compiled anew.
     """
@@ -71,64 +93,49 @@ class Translator:
         model: Seq2Seq,
         params: Any,
         tokenizer: TextCoder,
+        decoding: DecodingConfig | None = None,
         *,
-        beam: int,
-        length_penalty: str,
-        alpha: float,
-        extra_length: int,
-        n_best: int,
-        tokens_per_batch: int,
-        row_multiple: int,
-        length_multiple: int,
-        max_length: int,
-        max_output_length: int | None = None,
-        weights: str = "float",
-        jit: Callable[[Callable[..., Any]], Callable[..., Any]] = jax.jit,
-        place: Callable[[Source], Source] = jax.device_put,
+        shapes: InputShapes | None = None,
+        layout: Layout | None = None,
     ) -> None:
         """Compiles nothing yet.
 
         Args:
             model: any family; only the calls of its contract are used.
             params: its collection "params".
-            tokenizer: text to ids and back; PAD, BOS and EOS are those of `data.tokenizers`.
-            beam: W; 1 searches greedily.
-            length_penalty: a name that `decoding.penalties` knows.
-            alpha: its exponent.
-            extra_length: output tokens at most, above the source's; both count `</s>`.
-            n_best: translations of each sentence, at most `beam`.
-            tokens_per_batch: source tokens of a batch at most, padding included, but never fewer
-                rows than `row_multiple`.
-            row_multiple: rows of every batch are a multiple of this.
-            length_multiple: and source lengths of this.
-            max_length: source tokens that the model takes, `</s>` included.
-            max_output_length: output tokens at most, `</s>` included, whatever the source's length
-                and `extra_length`; None: these alone say.
-            weights: `float`, or `int8` (models/int8.py): smaller, and on CPUs mostly faster.
-            jit: compiles `search(params, source) -> Hypotheses`; the place to name shardings.
-            place: puts a batch of NumPy arrays where the compiled search wants it.
-
-        Raises:
-            UserError: the values do not go together.
+            tokenizer: text to ids and back; PAD, BOS and EOS are those of `transformer.batch`.
+            decoding: how to search; None: the defaults, a beam of 4.
+            shapes: what sentences are padded to.
+            layout: the mesh to search on, lengths whole; None: one device.
         """
-        if n_best > beam:
-            raise UserError(f"n_best is {n_best} but a beam of {beam} gives no more than that")
-        self._weights = weights
+        c, shapes = decoding or DecodingConfig(), shapes or InputShapes()
+        self._config, self._shapes = c, shapes
+        self._layout = layout or Layout.single()
         self._model = model
         self._tokenizer = tokenizer
-        self._beam = beam
-        self._n_best = n_best
-        self._penalty = penalties.length_penalty(length_penalty, alpha)
-        self._extra_length = extra_length
-        self._max_length = max_length
-        self._max_output_length = max_output_length
-        self._tokens_per_batch = tokens_per_batch
-        self._row_multiple = row_multiple
-        self._buckets = bucket_lengths(max_length, length_multiple)
-        self._place = place
-        self._jit, self._search = jit, jit(self._search_batch)
+        self._penalty = penalties.length_penalty(c.length_penalty, c.alpha)
+        self._buckets = bucket_lengths(shapes.max_length, shapes.length_multiple)
+        self._search = self._jit(self._search_batch)
         self._fitting: set[tuple[int, int]] = set()  # shapes that memory may hold
         self.params = params
+
+    @classmethod
+    def from_marian(cls, folder: str | os.PathLike[str]) -> "Translator":
+        """Opens a translation model that Hugging Face's transformers saved as a `MarianMTModel`.
+
+        Raises:
+            UserError: a file is missing or damaged, or the model asks for what we cannot do.
+        """
+        from transformer.interop import Pieces, marian
+        from transformer.models import build_model
+
+        imported = marian.load(folder)
+        pieces = Pieces(folder, imported.ours_of)
+        model = build_model(imported.config)
+        return cls(model, imported.params, pieces, imported.decoding, shapes=imported.shapes)
+
+    def _jit(self, function: Callable[..., Any]) -> Any:
+        return self._layout.jit(function, out_shardings=self._layout.replicated)
 
     @property
     def params(self) -> Any:
@@ -137,7 +144,7 @@ class Translator:
 
     @params.setter
     def params(self, params: Any) -> None:
-        if self._weights == "int8":
+        if self._config.weights == "int8":
             shapes = isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct)
             params = jax.eval_shape(quantized, params) if shapes else jax.jit(quantized)(params)
         self._params = params
@@ -152,46 +159,44 @@ class Translator:
             self._refuse_too_large(*shape)
 
     def _refuse_too_large(self, rows: int, length: int) -> None:
-        positions = rows * self._beam * self._longest(length)
+        positions = rows * self._config.beam * self._longest(length)
         if positions <= memory.SMALL or (rows, length) in self._fitting:
             return
 
         def first_step(params: Any, source: Source) -> tuple[list[Array], Array]:
             model, cache = self._begin(params, source)
-            tokens_BW = jnp.zeros((rows, self._beam), jnp.int32)
+            tokens_BW = jnp.zeros((rows, self._config.beam), jnp.int32)
             hidden_BWD, cache = model(tokens_BW, cache, method="step")
             return jax.tree.leaves(cache), model(hidden_BWD, method="logits")
 
-        source = self._place(_pad([], (rows, length)))
-        cache, logits = jax.eval_shape(self._jit(first_step), self.params, source)
-        sizes = (rows, length, self._beam, self._extra_length)
-        memory.refuse_too_large(memory.least_bytes(cache, logits, self._beam), *sizes)
-        if program := self._compiled(source):
-            memory.refuse_too_large(memory.bytes_of(program), *sizes)
+        source = self._layout.place(Source.of([], (rows, length)))
+        cache, logits = jax.eval_shape(self._layout.jit(first_step), self.params, source)
+        sizes = (rows, length, self._config.beam, self._config.extra_length)
+        memory.refuse_too_large(memory.least_bytes(cache, logits, self._config.beam), *sizes)
+        memory.refuse_too_large(memory.bytes_of(self._compiled(source)), *sizes)
         self._fitting.add((rows, length))
 
     def _compiled(self, source: Source) -> Any:
-        """The search's program for sources of this shape; None where the jit hook makes none."""
+        """The search's program for sources of this shape."""
         arrays, structure = jax.tree.flatten(source)
 
         def search(params: Any, *arrays: Array) -> Hypotheses:
             return self._search_batch(params, jax.tree.unflatten(structure, arrays))
 
         search.__name__ = self._search_batch.__name__  # one entry in the compilation cache
-        lower = getattr(self._jit(search), "lower", None)
-        return lower(self.params, *arrays).compile() if lower else None
+        return self._jit(search).lower(self.params, *arrays).compile()
 
     def _begin(self, params: Any, source: Source) -> tuple[Any, Cache]:
         """The model's calls with these parameters, and the cache that a search begins with."""
         model: Any = partial(self._model.apply, {"params": params})
         encoded = model(source, method="encode")
         length = self._longest(source.ids.shape[1])
-        return model, model(encoded, length, self._beam, method="init_cache")
+        return model, model(encoded, length, self._config.beam, method="init_cache")
 
     def _longest(self, length: int) -> int:
         """Tokens of an output at most, of sources padded to a length."""
-        longest = length + self._extra_length
-        return longest if self._max_output_length is None else min(longest, self._max_output_length)
+        longest, most = length + self._config.extra_length, self._shapes.max_output_length
+        return longest if most is None else min(longest, most)
 
     def translate(
         self, sentences: Sequence[str], *, first_line: int = 1
@@ -225,17 +230,17 @@ class Translator:
         sources: list[list[int] | BadLine]
         sources = [x if isinstance(x, BadLine) else [] for x in sentences]
         for i, ids in zip(texts, self._tokenizer.encode([*texts.values()]), strict=True):
-            if len(ids) >= self._max_length:
+            if len(ids) >= self._shapes.max_length:
                 sources[i] = BadLine(
                     f"has {len(ids) + 1} tokens, </s> included, and the model takes "
-                    f"{self._max_length}: split the line, or train with a longer max_length"
+                    f"{self._shapes.max_length}: split the line, or train with a longer max_length"
                 )
             elif ids:
                 sources[i] = [*ids, EOS]
         return sources
 
     def _results(self, sources: list[list[int] | BadLine]) -> list[list[Translation] | BadLine]:
-        with memory.said_in_one_line(self._beam, self._extra_length):
+        with memory.said_in_one_line(self._config.beam, self._config.extra_length):
             return self._search_all(sources)
 
     def _search_all(self, sources: list[list[int] | BadLine]) -> list[list[Translation] | BadLine]:
@@ -250,7 +255,7 @@ class Translator:
 
         for rows, shape in self._batches({i: len(ids) for i, ids in searched.items()}):
             self._refuse_too_large(*shape)
-            source = self._place(_pad([searched[i] for i in rows], shape))
+            source = self._layout.place(Source.of([searched[i] for i in rows], shape))
             running.append((rows, self._search(self.params, source)))
             if len(running) > 1:  # the device is at work on this batch while the last one is read
                 collect()
@@ -262,7 +267,7 @@ class Translator:
         """What is compiled, once per shape [B, S] of the source."""
         length = self._longest(source.ids.shape[1])
         lengths_B = jnp.sum(source.segments > 0, axis=1)
-        max_lengths_B = jnp.where(lengths_B > 0, lengths_B + self._extra_length, 0)
+        max_lengths_B = jnp.where(lengths_B > 0, lengths_B + self._config.extra_length, 0)
         model, cache = self._begin(params, source)
 
         def step(tokens_BW: Int[Array, "B W"], cache: Cache) -> tuple[Array, Cache]:
@@ -277,17 +282,20 @@ class Translator:
             "max_lengths_B": max_lengths_B,
             "penalty": self._penalty,
         }
-        if self._beam == 1:
+        if self._config.beam == 1:
             return greedy_search(step, cache, **common)
-        return beam_search(step, cache, width=self._beam, n_best=self._n_best, **common)
+        return beam_search(
+            step, cache, width=self._config.beam, n_best=self._config.n_best, **common
+        )
 
     def _batches(self, lengths: dict[int, int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
         """Sentences' numbers, and the shape [B, S] that takes them; longest sentences first."""
         order = sorted(lengths, key=lambda i: -lengths[i])
         while order:
             length = next(size for size in self._buckets if size >= lengths[order[0]])
-            full = self._tokens_per_batch // length // self._row_multiple * self._row_multiple
-            rows = self._row_multiple
+            multiple = self._shapes.row_multiple
+            full = self._config.tokens_per_batch // length // multiple * multiple
+            rows = multiple
             while rows < min(len(lengths), full):
                 rows = min(rows * 4, full)
             yield order[:rows], (rows, length)
@@ -329,14 +337,3 @@ def _refuse_bad(lines: list[list[T] | BadLine], first_line: int) -> list[list[T]
         if isinstance(line, BadLine):
             raise UserError(f"line {number} {line.why}")
     return [line for line in lines if not isinstance(line, BadLine)]
-
-
-def _pad(sentences: list[list[int]], shape: tuple[int, int]) -> Source:
-    """Rows of one sentence each; what is left of rows and columns is padding, segment 0."""
-    ids_BS = np.full(shape, PAD, np.int32)
-    segments_BS = np.zeros(shape, np.int32)
-    for row, sentence in enumerate(sentences):
-        ids_BS[row, : len(sentence)] = sentence
-        segments_BS[row, : len(sentence)] = 1
-    positions_BS = np.arange(shape[1], dtype=np.int32) * segments_BS
-    return Source(ids=ids_BS, positions=positions_BS, segments=segments_BS)

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer.batch import Source, Target
-from transformer.data import BOS, EOS
+from transformer.batch import BOS, EOS, Batch
 from transformer.decoding import open_translator
 from transformer.errors import UserError
 from transformer.experiment import Experiment
@@ -78,23 +77,9 @@ def inspect_sentence(
         )
     source_ids, target_ids = [*source_ids, EOS], [*target_ids, EOS]
     rows = experiment.layout.split("batch")
-
-    def repeat(ids: list[int]) -> np.ndarray:
-        return np.tile(np.asarray(ids, np.int32), (rows, 1))
-
-    def ones_and_positions(ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        return repeat(list(range(len(ids)))), np.ones((rows, len(ids)), np.int32)
-
-    labels = repeat(target_ids)
-    source = Source(repeat(source_ids), *ones_and_positions(source_ids))
-    target = Target(
-        repeat([BOS, *target_ids[:-1]]),
-        *ones_and_positions(target_ids),
-        labels,
-        np.ones(labels.shape, np.float32),
-    )
+    batch = Batch.of([source_ids] * rows, [target_ids] * rows)
     with experiment.sentence_layout as layout:
-        maps = attention_maps(experiment.model, params, *layout.place((source, target)))
+        maps = attention_maps(experiment.model, params, *layout.place((batch.source, batch.target)))
     if maps.cross_NBHTS is not None:
         use, weights_NBHTS, seen = "Cross-attention", maps.cross_NBHTS, source_ids
     elif maps.decoder_self_NBHTT is not None:  # alone: over the source, and what is written of it

@@ -1,16 +1,6 @@
 """Hugging Face's MarianMTModel as our Transformer: the same function, of the very weights.
 
-    from transformer import Translator
-    from transformer.interop import Pieces, marian
-    from transformer.models import build_model
-    from transformer.sharding import Layout
-
-    imported, layout = marian.load("opus-mt-es-en"), Layout.single()
-    translator = Translator(
-        build_model(imported.config), imported.params, Pieces("opus-mt-es-en", imported.ours_of),
-        **imported.decoding, extra_length=50, n_best=1, tokens_per_batch=4_096, row_multiple=8,
-        length_multiple=8, max_length=imported.max_length, jit=layout.jit, place=layout.place,
-    )
+    translator = Translator.from_marian("opus-mt-es-en")
 
 Ids: ours are PAD, BOS, EOS, then all that are left of theirs, in their order. Marian has no BOS: it
 starts from `decoder_start_token_id`, as a rule its padding. So our vocabulary has one row more,
@@ -25,6 +15,7 @@ while a live hypothesis could still win. Where the files name no `max_length`, a
 stops at 20 tokens, and we do not.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +25,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from transformer.config import ModelConfig
-from transformer.data.tokenizers import BOS, EOS, PAD
+from transformer.batch import BOS, EOS, PAD
+from transformer.config import DecodingConfig, ModelConfig
+from transformer.decoding.translate import InputShapes
 from transformer.errors import UserError
 from transformer.interop.folders import read_json, read_weights
 from transformer.interop.generation_keys import CONFIG, GENERATION
@@ -43,6 +35,7 @@ from transformer.interop.marian_keys import (
     Keys,
     decoding_of,
     ids_of,
+    longest_output,
     model_config,
     never_the_padding,
 )
@@ -71,20 +64,19 @@ class Imported:
         theirs_of: int32 [V]; their id of each of ours: of PAD their padding, of BOS where their
             decoder starts.
         ours_of: int32 [V - 1]; our id of each of theirs.
-        decoding: `beam`, `length_penalty`, `alpha` and `max_output_length`, as `Translator` names
-            them.
-        max_length: positions that Marian takes, of source and of target.
+        decoding: how its files say to search.
+        shapes: the lengths that Marian takes, of source and of target.
     """
 
     config: ModelConfig
     params: Tree
     theirs_of: Int[np.ndarray, " V"]
     ours_of: Int[np.ndarray, " M"]
-    decoding: dict[str, Any]
-    max_length: int
+    decoding: DecodingConfig
+    shapes: InputShapes
 
 
-def load(folder: str | Path) -> Imported:
+def load(folder: str | os.PathLike[str]) -> Imported:
     """The model of a folder that `MarianMTModel.save_pretrained` wrote.
 
     Raises:
@@ -134,7 +126,8 @@ def convert(
     tensors.refuse_others()
     padding_bias = np.float32(weights["final_logits_bias"][0, theirs_of[PAD]])
     never_the_padding(keys, out_of_reach=bool(padding_bias <= NEVER))
-    return Imported(ours, params, theirs_of, ours_of, decoding_of(keys), max_length)
+    shapes = InputShapes(max_length=max_length, max_output_length=longest_output(keys))
+    return Imported(ours, params, theirs_of, ours_of, decoding_of(keys), shapes)
 
 
 class _Tensors:

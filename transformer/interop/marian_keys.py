@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from transformer.config import ModelConfig, PositionsConfig
+from transformer.config import DecodingConfig, ModelConfig, PositionsConfig
 from transformer.errors import UserError
 from transformer.interop.generation_keys import CONFIG, GENERATION, TABLE, merged, unknown
 
@@ -173,17 +173,13 @@ def never_the_padding(keys: Keys, out_of_reach: bool) -> None:
     keys.require("bad_words_ids", said or out_of_reach, why)
 
 
-def decoding_of(keys: Keys) -> dict[str, Any]:
-    """What the files say of searching, as `Translator` names it."""
-    return {
-        "beam": keys.whole("num_beams"),
-        "length_penalty": "power",
-        "alpha": keys.number("length_penalty"),
-        "max_output_length": _longest_output(keys),
-    }
+def decoding_of(keys: Keys) -> DecodingConfig:
+    """What the files say of searching."""
+    alpha = keys.number("length_penalty")
+    return DecodingConfig(beam=keys.whole("num_beams"), length_penalty="power", alpha=alpha)
 
 
-def _longest_output(keys: Keys) -> int:
+def longest_output(keys: Keys) -> int:
     """Tokens of an output at most, `</s>` included."""
     positions = keys.whole("max_position_embeddings")
     if keys.said("max_new_tokens") is not None:

@@ -4,6 +4,7 @@ SentencePiece cuts the text, one model for the source and one for the target; wh
 stands in vocab.json (where the sides have vocabularies of their own, also in target_vocab.json).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import sentencepiece
 from jaxtyping import Int
 from numpy import ndarray
 
-from transformer.data.tokenizers import EOS
+from transformer.batch import EOS
 from transformer.errors import UserError
 from transformer.interop.folders import read_json
 
@@ -23,7 +24,7 @@ UNKNOWN = "<unk>"
 class Pieces:
     """What `Translator` asks of a tokenizer, from the files that MarianTokenizer saves."""
 
-    def __init__(self, folder: str | Path, ours_of: Int[ndarray, " M"]):
+    def __init__(self, folder: str | os.PathLike[str], ours_of: Int[ndarray, " M"]):
         """Reads source.spm, target.spm and vocab.json.
 
         Args:

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
 
+from transformer.checkpoints import LossBaseline
 from transformer.config import DivergenceConfig
 from transformer.data import Batches
 from transformer.errors import UserError
@@ -36,19 +36,6 @@ REASONS = {
     Trouble.NOT_FINITE: "the loss, the gradients or the update are not finite",
     Trouble.SPIKE: "the loss spiked",
 }
-
-
-@struct.dataclass
-class LossBaseline:
-    """What a step is judged by: the running mean of the loss over the good steps so far."""
-
-    loss: Any  # float32 []
-    good_steps: Any  # int32 []; good steps so far
-    consecutive_bad: Any  # int32 []; bad steps in a row, up to here
-
-    @classmethod
-    def start(cls) -> "LossBaseline":
-        return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def judge(

@@ -15,9 +15,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from transformer.batch import Source, Target
+from transformer.batch import EOS, Source, Target
 from transformer.config import RecallConfig
-from transformer.data import BOS, EOS, recall
+from transformer.data import recall
 from transformer.experiment import Experiment
 from transformer.models.embedding import Embedding
 
@@ -32,9 +32,7 @@ def recall_sources(experiment: Experiment, count: int) -> Source:
     longest = max(experiment.config.data.recall.distances)
     texts = [pair.source for pair in experiment.corpus.pairs("dev")]
     far = [text for text in texts if recall.distance(text) == longest][:count]
-    ids = np.asarray([[*ids, EOS] for ids in experiment.tokenizer.encode(far)], np.int32)
-    positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
-    return Source(ids, positions, np.ones_like(ids))
+    return Source.of([[*ids, EOS] for ids in experiment.tokenizer.encode(far)])
 
 
 def reach(
@@ -54,9 +52,7 @@ def reach(
     """
     model, layout = experiment.model, experiment.sentence_layout.whole("batch")
     rows, _ = np.shape(source.ids)
-    first = np.zeros((rows, 1), np.int32)
-    ones = np.ones((rows, 1), np.int32)
-    target = Target(first + BOS, first, ones, first, ones.astype(np.float32))
+    target = Target.of([[EOS]] * rows)  # fed BOS alone
 
     def norms(params: Any, source: Source, target: Target) -> Float[Array, "P B S"]:
         def logits(nudge_BSD: Array) -> Float[Array, "B V"]:

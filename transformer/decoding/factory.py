@@ -1,12 +1,11 @@
-"""The translator of an experiment, as its configuration says, and what is shown of translations."""
+"""Makes an experiment's translator, as its configuration says; and how translations are shown."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from transformer.data import Blanks
 from transformer.data.treebank import put_together
-from transformer.decoding.translate import Translator
+from transformer.decoding.translate import InputShapes, Translator
 from transformer.experiment import Experiment
 
 
@@ -19,21 +18,18 @@ def open_translator(
     `max_length` tokens, `</s>` included; where it is None, `data.max_length`. A model that learned
     from masked text takes text with `<mask>` in it.
     """
-    config, layout = experiment.config, experiment.sentence_layout
-
-    def jit(search: Callable[..., Any]) -> Callable[..., Any]:
-        return layout.jit(search, out_shardings=layout.replicated)
-
+    config = experiment.config
     return Translator(
         experiment.model,
         params,
         Blanks(experiment.tokenizer) if config.data.masked else experiment.tokenizer,
-        **dataclasses.asdict(config.decoding),
-        row_multiple=experiment.row_multiple,
-        length_multiple=config.data.length_multiple,
-        max_length=max_length or config.data.max_length,
-        jit=jit,
-        place=layout.place,
+        config.decoding,
+        shapes=InputShapes(
+            max_length=max_length or config.data.max_length,
+            row_multiple=experiment.row_multiple,
+            length_multiple=config.data.length_multiple,
+        ),
+        layout=experiment.sentence_layout,
     )
 
 
