@@ -11,6 +11,7 @@ and a missing mesh in silence, leaving everything replicated. Here each of these
 
 import contextvars
 import copy
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -189,17 +190,24 @@ class Layout:
 
 
 def current() -> Layout:
-    """The layout in force.
+    """The layout in force; where there is one device alone, that device.
 
     Raises:
-        UserError: there is none.
+        UserError: none is in force, and there are several devices.
     """
-    layouts = _IN_FORCE.get()
-    if not layouts:
-        raise UserError(
-            "no mesh: call the model inside `with Layout.single():` or a `layout.jit` function"
-        )
-    return layouts[-1]
+    if layouts := _IN_FORCE.get():
+        return layouts[-1]
+    if jax.device_count() == 1:
+        return _only_device()
+    raise UserError(
+        f"no mesh, and {jax.device_count()} devices: call the model inside `with Layout.single():` "
+        "or a `layout.jit` function"
+    )
+
+
+@functools.cache
+def _only_device() -> Layout:
+    return Layout.single()
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

@@ -46,7 +46,7 @@ def test_equation_one_in_numpy() -> None:
 def test_mask_as_a_literal_matrix() -> None:
     """Two packed sentences and a padded end: causal, within a segment, at most 1 position back."""
     segments, positions = jnp.array([[1, 1, 1, 2, 2, 0]]), jnp.array([[0, 1, 2, 0, 1, 0]])
-    mask = Mask(segments, segments, positions, positions, causal=True, window=2)
+    mask = Mask(segments, segments, positions, positions, is_causal=True, window=2)
     expected = [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -152,7 +152,7 @@ def test_what_cannot_serve_says_why(name: str, case: Call, why: str | None) -> N
 def test_a_ring_on_one_device_is_its_kernel() -> None:
     """So that a model trained on many devices decodes on one."""
     x = jax.random.normal(jax.random.key(0), (B, T, H, K))
-    mask = full(T, T, rows=B, causal=True)
+    mask = full(T, T, rows=B, is_causal=True)
     expected = attend(x, x, x, mask=mask, backend="reference")
     for name in ("ring", "ulysses"):
         assert_equals_reference(attend(x, x, x, mask=mask, backend=name), expected)
@@ -191,3 +191,28 @@ def test_memory_is_reckoned_by_what_is_split() -> None:
     assert call("cpu", 8192, split=dataclasses.replace(split, length=())).scores_bytes == (
         4 * call("cpu", 8192, split=split).scores_bytes
     )
+
+
+def test_masks_by_name_are_what_numpy_says() -> None:
+    """Nothing masked, the future, padding: with no array of ones made by hand."""
+    B, T, S, H, K = 2, 5, 7, 3, 4
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)  # noqa: E731
+    q, k, v = draw(0, B, T, H, K), draw(1, B, S, H, K), draw(2, B, S, H, K)
+
+    def expected(allowed_BTS: np.ndarray, k: jax.Array, v: jax.Array) -> np.ndarray:
+        scores = np.einsum("bthk,bshk->bhts", q, k) / np.sqrt(K)
+        exp = np.exp(scores) * allowed_BTS[:, None]
+        return np.einsum("bhts,bshk->bthk", exp / exp.sum(-1, keepdims=True), v)
+
+    everything = np.ones((B, T, S))
+    np.testing.assert_allclose(attend(q, k, v), expected(everything, k, v), atol=1e-5)
+    lengths = jnp.array([4, 7])
+    padded = everything * (np.arange(S) < np.array([[4], [7]]))[:, None]
+    for mask in (Mask.padding(lengths), Mask.padding(lengths, S)):
+        np.testing.assert_allclose(attend(q, k, v, mask=mask), expected(padded, k, v), atol=1e-5)
+    past, k, v = np.tril(np.ones((T, T)))[None], k[:, :T], v[:, :T]
+    for backend in ("reference", "xla", "chunked", "splash"):
+        out = attend(q, k, v, mask=Mask.causal(T), backend=backend)
+        np.testing.assert_allclose(out, expected(past, k, v), atol=1e-5)
+    with pytest.raises(UserError, match=r"k_segments are \(1, 5\), for 2 rows of 7 keys"):
+        attend(q, draw(1, B, S, H, K), draw(2, B, S, H, K), mask=Mask.causal(T))

@@ -40,7 +40,7 @@ class PerHead:
 
 @pytest.mark.parametrize(
     ("options", "bias"),
-    [({"causal": True}, None), ({"window": 4}, PerHead(jnp.linspace(-1, 1, 30).reshape(H, 5)))],
+    [({"is_causal": True}, None), ({"window": 4}, PerHead(jnp.linspace(-1, 1, 30).reshape(H, 5)))],
 )
 def test_many_small_blocks_equal_the_reference(options: dict, bias) -> None:
     """Blocks of 3 queries and 4 keys, which divide neither length; a bias that is learned."""
@@ -67,7 +67,7 @@ def test_many_small_blocks_equal_the_reference(options: dict, bias) -> None:
 def test_parts_merge_to_the_whole() -> None:
     """Also where one part, or both, hold nothing for a query: no NaN."""
     q, k, v, _ = arrays()
-    mask = packed_mask(causal=True)
+    mask = packed_mask(is_causal=True)
     whole = Chunked().forward(q, k, v, mask, None, None)
 
     def part(keys: slice):

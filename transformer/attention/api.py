@@ -22,7 +22,7 @@ def attend(
     k: Float[Array, "B S G K"],
     v: Float[Array, "B S G U"],
     *,
-    mask: Mask,
+    mask: Mask | None = None,
     bias: Bias | None = None,
     dropout: Dropout | None = None,
     backend: str = "auto",
@@ -32,7 +32,7 @@ def attend(
 
     Args:
         q, k, v: queries, keys and values; G key/value heads serve H query heads in equal groups.
-        mask: which keys each query may see; a query that may see none gets zeros.
+        mask: which keys each query may see; a query that may see none gets zeros. None: all.
         bias: a function of positions whose result, finite, is added to the scaled scores.
         dropout: a rate and a key, applied to the weights.
         backend: a name of the table, or "auto" for the first that can serve. `ring` and `ulysses`
@@ -43,10 +43,11 @@ def attend(
         The values' weighted mean for each query, in q's dtype.
 
     Raises:
-        UserError: no such backend, the one asked for cannot serve this call, and why, or G does
-            not divide H.
+        UserError: no such backend, the one asked for cannot serve this call, and why, G does not
+            divide H, or the mask is of other sizes.
     """
-    H, G = q.shape[2], k.shape[2]
+    (B, T, H, _), (_, S, G, _) = q.shape, k.shape
+    mask = (mask or Mask.full()).broadcast_to(B, T, S)
     if H % G:
         raise UserError(f"{H} query heads cannot share {G} key/value heads in equal groups")
     if bias is not None and jax.tree_util.all_leaves([bias]):

@@ -150,7 +150,7 @@ def _cut(x: Array, size: int) -> Array:
 
 def _allowed(qs: _Queries, ks: _Keys, mask: Mask) -> Array:
     return Mask(
-        qs.segments, ks.segments, qs.positions, ks.positions, mask.causal, mask.window
+        qs.segments, ks.segments, qs.positions, ks.positions, mask.is_causal, mask.window
     ).dense()
 
 

@@ -30,7 +30,7 @@ Axes = tuple[str, ...]
 
 def balanced(mask: Mask) -> bool:
     """Whether positions are exchanged first: full causal attention, whose work is uneven."""
-    return mask.causal and mask.window is None
+    return mask.is_causal and mask.window is None
 
 
 def attend(

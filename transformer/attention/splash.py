@@ -129,7 +129,7 @@ class _Part:
             "mask_value": _library().DEFAULT_MASK_VALUE,
             "is_mqa": False,
             "block_sizes": _library().BlockSizes(self.bq, self.bk),
-            "mask_function": _Near(mask.causal, mask.window) if mask.by_distance else None,
+            "mask_function": _Near(mask.is_causal, mask.window) if mask.by_distance else None,
             "attn_logits_soft_cap": None,
             "interpret": kernel.interpret,
         }
@@ -177,7 +177,7 @@ class _Part:
             first = self.mask.k_index[0]  # pyright: ignore
             k_first = first + self.bk * jnp.arange(seen.shape[1])
             q_low, q_high = spans(q_index, self.bq)
-            if self.mask.causal:
+            if self.mask.is_causal:
                 seen &= q_high[:, None] >= k_first[None]
             if self.mask.window is not None:
                 seen &= q_low[:, None] - (k_first + self.bk - 1)[None] < self.mask.window

@@ -213,7 +213,7 @@ def _mask(use: str, program: str, B: int, T: int, S: int) -> Mask:
     if use != "cross":
         return Mask.self_attention(*side(T, True), **options)
     (q_segments, q_positions), (k_segments, k_positions) = side(T, False), side(S, True)
-    return Mask(q_segments, k_segments, q_positions, k_positions, **options)
+    return Mask(q_segments, k_segments, q_positions, k_positions, *options.values())
 
 
 Results = tuple[Any, ...]  # out, dq, dk, dv, dbias
