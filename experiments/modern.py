@@ -40,7 +40,7 @@ import functools
 from ml_collections import ConfigDict
 
 from experiments import base, casa_roja, table3
-from transformer.experiment_files import Row
+from transformer.config.experiment_files import Row
 
 
 def _cosine(peak: float, warmup: int, steps: int) -> ConfigDict:

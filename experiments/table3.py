@@ -21,7 +21,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import base, wmt14_en_de_big
-from transformer.experiment_files import Published, Row
+from transformer.config.experiment_files import Published, Row
 
 VOCABULARY = 41_100  # what the ten counts printed for base and its variations have in common
 BIG_VOCABULARY = 36_000

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from experiments import base
 from transformer.config import Config, from_dict
+from transformer.config.experiment_files import load_config
 from transformer.data import Pair, Problem, Text, Tokenizer
 from transformer.data.tokenizers import train
 from transformer.errors import UserError
-from transformer.experiment_files import load_config
 
 LINES = st.lists(
     st.one_of(

@@ -20,7 +20,7 @@ from experiments import base, table3
 from tests import golden_text
 from tests.processes import EXPERIMENTS
 from transformer.config import Config
-from transformer.experiment_files import load_config
+from transformer.config.experiment_files import load_config
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout
 

@@ -31,9 +31,11 @@ _EXPORTS = {
     "Seq2Seq": "transformer.models",
     "build_model": "transformer.models",
     "Experiment": "transformer.experiment",
-    "train": "transformer.training",
-    "evaluate": "transformer.evaluation",
+    "ModelConfig": "transformer.config",
+    "Run": "transformer.run",
     "Translator": "transformer.decoding",
+    "open_run": "transformer.run",
+    "train": "transformer.training",
     "UserError": "transformer.errors",
 }
 

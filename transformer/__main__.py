@@ -10,16 +10,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from transformer import runtime
+from transformer.config.experiment_files import load_config, load_rows
 from transformer.errors import UserError
-from transformer.experiment_files import load_config, load_rows
 from transformer.options import VERIFIED, command_line
 from transformer.runtime import Exit
 
 if TYPE_CHECKING:
-    from transformer.experiment import Experiment
+    from transformer.run import Run
 
 
 def console() -> None:
@@ -86,28 +86,28 @@ def train(options: argparse.Namespace) -> Exit:
 
 
 def evaluate(options: argparse.Namespace) -> Exit:
-    experiment, params, which = _open_run(options)
-    from transformer import evaluation
+    run = _open_run(options)
     from transformer.files import write_json
 
-    result = evaluation.evaluate(experiment, params, options.split)
-    content = {"checkpoint": which, **result.as_dict()}
-    _print(json.dumps(content, indent=2) if options.json else f"{which}\n{result.table()}")
-    write_json(experiment.workdir / f"evaluation.{options.split}.json", content)
-    result.write_texts(experiment.workdir)
+    result = run.evaluate(options.split)
+    content = {"checkpoint": run.checkpoint, **result.as_dict()}
+    table = f"{run.checkpoint}\n{result.table()}"
+    _print(json.dumps(content, indent=2) if options.json else table)
+    write_json(run.workdir / f"evaluation.{options.split}.json", content)
+    result.write_texts(run.workdir)
     return Exit.DONE
 
 
 def translate(options: argparse.Namespace) -> Exit:
-    experiment, params, _ = _open_run(options)
-    from transformer.decoding import BadLines, Form, open_translator, shown_as, translate_lines
+    run = _open_run(options)
+    from transformer.decoding import BadLines, Form, shown_as, translate_lines
 
-    config, translator = experiment.config, open_translator(experiment, params)
-    form = Form(options.format, options.scores, config.decoding.n_best, shown_as(experiment))
+    config = run.config
+    form = Form(options.format, options.scores, config.decoding.n_best, shown_as(run.experiment))
     longest = max(2**16, 64 * config.data.max_length)  # bytes of a line that may fit the model
     chunks = runtime.standard_input(options.chunk, longest)
     bad = BadLines()
-    for output in translate_lines(translator, chunks, form, bad):
+    for output in translate_lines(run.translator, chunks, form, bad):
         runtime.output(output)
     if bad.count:
         print(f"transformer: {bad}", file=sys.stderr, flush=True)
@@ -115,12 +115,10 @@ def translate(options: argparse.Namespace) -> Exit:
 
 
 def attention(options: argparse.Namespace) -> Exit:
-    experiment, params, _ = _open_run(options)
-    from transformer.inspection import inspect_sentence
-
-    view = inspect_sentence(experiment, params, options.sentence, options.translation)
+    run = _open_run(options)
+    view = run.attention(options.sentence, options.translation)
     _print(view.text())
-    png = options.png or experiment.workdir / "attention.png"
+    png = options.png or run.workdir / "attention.png"
     view.save_png(png)
     _print(str(png))
     return Exit.DONE
@@ -200,30 +198,16 @@ def table3(options: argparse.Namespace) -> Exit:
     return reports.table3(table, range(options.seeds), options.workdir)
 
 
-def _open_run(options: argparse.Namespace) -> "tuple[Experiment, Any, str]":
-    """The run of `--workdir`, its parameters and which they are, on this process's devices."""
-    from transformer.experiment import Experiment
+def _open_run(options: argparse.Namespace) -> "Run":
+    """The run of `--workdir`, with the decoding that the options name."""
     from transformer.run_directory import read_config
 
     read_config(options.workdir)  # no run there: say so before JAX is loaded
-    runtime.prepare()
-    from transformer.checkpoints import load_params
+    from transformer.run import open_run
 
     all_of = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}
     chosen = {name: value for name, value in all_of.items() if value is not None}
-    here = {  # these devices and what serves on them, not those it was trained on
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1, "sequence": 1},
-        "model": {"attention": {"backend": "auto"}},
-    }
-    experiment = Experiment.open(options.workdir, **here)
-    try:
-        decoding = dataclasses.replace(experiment.config.decoding, **chosen)
-        config = dataclasses.replace(experiment.config, decoding=decoding)
-    except UserError as error:
-        named = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
-        raise UserError(f"{' '.join(named)}: {error}") from error
-    experiment = Experiment(config, options.workdir)
-    return experiment, *load_params(experiment, options.checkpoint)
+    return open_run(options.workdir, options.checkpoint, **chosen)
 
 
 def _print(text: str) -> None:

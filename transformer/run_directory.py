@@ -13,6 +13,7 @@ A process that trains holds the directory: a second one is refused.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import uuid
@@ -58,6 +59,9 @@ MAY_CHANGE = (
 )
 
 
+ADDED_LATER = ("evaluation",)  # sections that old runs lack
+
+
 def read_config(workdir: Path) -> dict[str, Any]:
     """The resolved configuration that a run directory holds.
 
@@ -66,13 +70,17 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return with_new_names(read_json(path))
+        tree = with_new_names(read_json(path))
     except FileNotFoundError:
         raise UserError(
             f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
         ) from None
     except (OSError, Damaged) as error:
         raise UserError(f"{path} cannot be read ({error}): restore it, or train anew") from error
+    for field in dataclasses.fields(Config):  # a key may be younger than a run; these are not
+        if field.name not in {*tree, *ADDED_LATER}:
+            raise UserError(f"{path} is damaged: it has no {field.name}: restore it")
+    return tree
 
 
 @contextlib.contextmanager

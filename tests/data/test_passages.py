@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from experiments import language_model
 from transformer.config import from_dict
+from transformer.config.experiment_files import load_config
 from transformer.data import Files, Pair, Problem, tokenizers
 from transformer.data.passages import PACKAGE, as_line, as_text
 from transformer.errors import UserError
 from transformer.experiment import Experiment
-from transformer.experiment_files import load_config
 
 KEYS: dict[str, Any] = {
     "lines": 3,

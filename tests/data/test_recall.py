@@ -9,10 +9,10 @@ import pytest
 
 from experiments import recall as experiment
 from transformer.config import from_dict
+from transformer.config.experiment_files import load_config
 from transformer.data import Pair, Recall, recall
 from transformer.errors import UserError
 from transformer.experiment import Experiment
-from transformer.experiment_files import load_config
 
 TASKS = ("copy", "reverse", "associative")
 KIND = {"item_count": 5, "symbols": 7, "distances": (3, 0, 11)}

@@ -9,8 +9,8 @@ from experiments.benchmarks import joeynmt
 from experiments.benchmarks.joeynmt import Span, configuration
 from experiments.benchmarks.peers import Missing
 from tests.processes import ROOT, TINY
+from transformer.config.experiment_files import load_config
 from transformer.data.sources import CasaRoja
-from transformer.experiment_files import load_config
 
 SMOKE = f"--config={ROOT}/experiments/multi30k_en_de_tiny.py:smoke"
 SPANS = ("--updates=6", "--every=2", "--log-every=2", "--rounds=1")

@@ -9,8 +9,8 @@ import pytest
 from experiments import base, table3, wmt14_en_de_base, wmt14_en_de_big, wmt14_en_fr_big
 from transformer.__main__ import main
 from transformer.config import Config, from_dict
+from transformer.config.experiment_files import load_config
 from transformer.errors import UserError
-from transformer.experiment_files import load_config
 from transformer.models import parameters
 
 FILE = Path(table3.__file__)

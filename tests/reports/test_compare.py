@@ -14,9 +14,9 @@ from tests.processes import ROOT
 from transformer import testing
 from transformer.batch import BOS, Source, Target
 from transformer.config import ComparisonConfig, Config, SpeedConfig, from_dict
+from transformer.config.experiment_files import load_config
 from transformer.errors import UserError
 from transformer.experiment import Experiment
-from transformer.experiment_files import load_config
 from transformer.models import build_model
 from transformer.reports.compare import budgets, speed
 from transformer.reports.compare.findings import findings

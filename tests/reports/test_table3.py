@@ -13,8 +13,8 @@ from experiments import table3 as experiment
 from tests.processes import ROOT, error_line, run, start, stop_once
 from transformer.__main__ import main
 from transformer.config import from_dict
+from transformer.config.experiment_files import load_rows
 from transformer.errors import UserError
-from transformer.experiment_files import load_rows
 from transformer.reports import runs as carried
 from transformer.reports.runs import Run, bleu_signatures
 from transformer.reports.statistics import Pooled, holm
@@ -199,7 +199,7 @@ def test_elsewhere_a_table_is_the_same(tmp_path: Path) -> None:
 
 ROWS_OF = """
 from experiments import base
-from transformer.experiment_files import Row
+from transformer.config.experiment_files import Row
 
 ROWS = {rows}
 

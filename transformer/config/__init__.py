@@ -18,6 +18,7 @@ from transformer.config.experiment import (
     digest_of,
     is_default,
 )
+from transformer.config.experiment_files import load_config, load_rows
 from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.config.overrides import override
 from transformer.config.parse import from_dict
@@ -59,6 +60,8 @@ __all__ = [
     "digest_of",
     "from_dict",
     "is_default",
+    "load_config",
+    "load_rows",
     "override",
     "smoke",
     "with_variants",

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -275,6 +276,21 @@ class Config(Section):
         if self.model.family == "encoder":
             return -(-length // self.model.patch) + (self.model.readout == "class")
         return length
+
+    @classmethod
+    def load(
+        cls, experiment: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+    ) -> "Config":
+        """Loads an experiment file, FILE or FILE:VARIANT, with changes by key.
+
+            Config.load("experiments/casa_roja.py", {"model.d_model": 256})
+
+        Raises:
+            UserError: the file or a key does not exist, or a value cannot work.
+        """
+        from transformer.config.experiment_files import load_config
+
+        return load_config(os.fspath(experiment), changes or {})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""

@@ -44,6 +44,21 @@ def override(config: Any, arguments: Sequence[str]) -> None:
         given.append(key)
 
 
+def override_values(config: Any, values: Mapping[str, Any]) -> None:
+    """Changes a ConfigDict by key: {"model.d_model": 256}; types are checked where it is resolved.
+
+    Raises:
+        UserError: a key does not exist.
+    """
+    for key, value in values.items():
+        *parents, name = key.split(".")
+        section = _section(config, parents, f"config.{key}")
+        if name not in section and not _is_free(parents):
+            raise _unknown(name, section, f"config.{key}")
+        with section.unlocked(), section.ignore_type():
+            section[name] = value
+
+
 def _changes(config: Any, arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Each argument as it is shown, its key, and the text of its value."""
     rest = iter(arguments)

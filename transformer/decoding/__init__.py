@@ -1,9 +1,10 @@
 """Memory to words: searches over a model's next-token scores, and the translation of sentences."""
 
 from transformer.decoding.beam import beam_search
-from transformer.decoding.factory import open_translator, shown_as
+from transformer.decoding.factory import open_scorer, open_translator, shown_as
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.lines import BadLines, Form, translate_lines
+from transformer.decoding.scoring import Scorer, TargetScore
 from transformer.decoding.search import Hypotheses
 from transformer.decoding.translate import InputShapes, Translation, Translator
 
@@ -12,10 +13,13 @@ __all__ = [
     "Form",
     "Hypotheses",
     "InputShapes",
+    "Scorer",
+    "TargetScore",
     "Translation",
     "Translator",
     "beam_search",
     "greedy_search",
+    "open_scorer",
     "open_translator",
     "shown_as",
     "translate_lines",

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformer.data import Blanks
 from transformer.data.treebank import put_together
+from transformer.decoding.scoring import Scorer
 from transformer.decoding.translate import InputShapes, Translator
 from transformer.experiment import Experiment
 
@@ -26,6 +27,23 @@ def open_translator(
         config.decoding,
         shapes=InputShapes(
             max_length=max_length or config.data.max_length,
+            row_multiple=experiment.row_multiple,
+            length_multiple=config.data.length_multiple,
+        ),
+        layout=experiment.sentence_layout,
+    )
+
+
+def open_scorer(experiment: Experiment, params: Any) -> Scorer:
+    """A scorer on the experiment's mesh, with its tokenizer."""
+    config = experiment.config
+    return Scorer(
+        experiment.model,
+        params,
+        experiment.tokenizer,
+        tokens_per_batch=config.decoding.tokens_per_batch,
+        shapes=InputShapes(
+            max_length=config.data.max_length,
             row_multiple=experiment.row_multiple,
             length_multiple=config.data.length_multiple,
         ),

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from transformer import rng
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
-from transformer.experiment_files import Published
+from transformer.config.experiment_files import Published
 from transformer.models import build_model
 from transformer.models.seq2seq import Seq2Seq
 from transformer.rng import Stream

@@ -1,13 +1,17 @@
 """The training loop, top to bottom. What it calls is pure, or lives in a module of its own."""
 
 import contextlib
+import os
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from transformer import runtime
 from transformer.batch import Batch
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
+from transformer.config import Config
 from transformer.data import Batches, Shape, prefetch
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
@@ -20,8 +24,14 @@ from transformer.training.preemption import Interrupted, StopRequest
 from transformer.training.program import TrainProgram, build_program
 
 
-def train(experiment: Experiment) -> Exit:
+def train(experiment: Experiment | Config, workdir: str | os.PathLike[str] | None = None) -> Exit:
     """Trains until the configured end, going on from the run directory's last checkpoint.
+
+        transformer.train(Config.load("experiments/casa_roja.py"), "runs/mine")
+
+    Args:
+        experiment: what to train; or its configuration.
+        workdir: of a configuration: the run's directory; None: runs/NAME, as `transformer train`.
 
     Returns:
         Exit.DONE, or Exit.PREEMPTED when a signal stopped it and all is saved.
@@ -30,6 +40,9 @@ def train(experiment: Experiment) -> Exit:
         UserError: the configuration, the corpus or the run directory is not usable, a checkpoint
             cannot be written, or training diverged.
     """
+    if isinstance(experiment, Config):
+        runtime.prepare()
+        experiment = Experiment(experiment, workdir or Path("runs") / experiment.run_name)
     # What can be found wrong without touching the run directory, first.
     config, layout = experiment.config, experiment.layout
     experiment.check_mesh()

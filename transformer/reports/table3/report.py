@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scipy import stats
 
 from transformer import files
-from transformer.experiment_files import Published
+from transformer.config.experiment_files import Published
 from transformer.reports import document
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said

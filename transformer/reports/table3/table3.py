@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformer.config import Config
 from transformer.config.experiment import PLACEMENT_KEYS
+from transformer.config.experiment_files import Row
 from transformer.errors import UserError
-from transformer.experiment_files import Row
 from transformer.nested import without
 from transformer.reports import folder
 from transformer.reports.runs import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from transformer import experiment_files
+from transformer.config import experiment_files
 from transformer.errors import UserError
 
 

@@ -16,9 +16,9 @@ import pytest
 from experiments import base
 from tests.processes import EXPERIMENTS
 from transformer.config import Config, ModelConfig, TrainingConfig, from_dict, override
+from transformer.config.experiment_files import load_config
 from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
-from transformer.experiment_files import load_config
 from transformer.models import build_model
 from transformer.training.optimizers import build_optimizer, build_schedule
 

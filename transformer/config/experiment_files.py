@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer.config import Config, from_dict, override
+from transformer.config.experiment import Config
+from transformer.config.overrides import override, override_values
+from transformer.config.parse import from_dict
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,15 @@ class Row:
         config.update_from_flattened_dict(self.changes)
 
 
-def load_config(argument: str, overrides: Sequence[str], kind: type = Config) -> Any:
-    """The resolved configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
+Overrides = Sequence[str] | Mapping[str, Any]
+
+
+def load_config(argument: str, overrides: Overrides, kind: type = Config) -> Any:
+    """Resolves the configuration of `--config=FILE[:VARIANT] --config.key=value ...`.
 
     Args:
         argument: FILE[:VARIANT].
-        overrides: the other arguments.
+        overrides: the other arguments; or values by key, {"model.d_model": 256}.
         kind: of configuration: Config (an experiment), or ComparisonConfig.
 
     Raises:
@@ -60,7 +65,7 @@ def load_config(argument: str, overrides: Sequence[str], kind: type = Config) ->
     return from_dict(_keys(argument, overrides), kind)
 
 
-def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _keys(argument: str, overrides: Overrides) -> dict[str, Any]:
     """Runs the file: its keys as nested dicts, not checked yet. UserError names the argument."""
     from ml_collections import ConfigDict
 
@@ -77,7 +82,10 @@ def _keys(argument: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"--config={argument}: {_said(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={argument}: its get_config() must return a ConfigDict")
-    override(config, overrides)
+    if isinstance(overrides, Mapping):
+        override_values(config, overrides)
+    else:
+        override(config, overrides)
     return config.to_dict()
 
 
@@ -92,9 +100,7 @@ def _module(path: Path) -> Any:
     return module
 
 
-def load_rows(
-    path: str, overrides: Sequence[str], scale: str = ""
-) -> dict[str, tuple[Config, Row]]:
+def load_rows(path: str, overrides: Overrides, scale: str = "") -> dict[str, tuple[Config, Row]]:
     """Of a table's file, each of its ROWS, with the configuration that it makes.
 
     Args:
@@ -113,7 +119,7 @@ def load_rows(
         if not isinstance(row, Row):
             raise UserError(
                 f"{path}: ROWS[{name!r}] is a {type(row).__name__}; it must be a "
-                "transformer.experiment_files.Row"
+                "transformer.config.experiment_files.Row"
             )
     if named := [part for part in scale.split(",") if part in rows]:
         raise UserError(
@@ -189,7 +195,7 @@ def _repository_root(path: Path) -> Path:
                 "make it yours alone",
                 *(candidate / BASE, part),
             )
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parents[2]
     return checkout if (checkout / BASE).is_file() else folder
 
 
