@@ -128,5 +128,5 @@ def test_a_run_opens_by_its_name_and_what_is_asked_of_it_is_not_its_files_fault(
             Experiment.open(path.parent, **changes)
         assert message in str(caught.value) and "config.json" not in str(caught.value)
     path.write_text("{}")
-    with pytest.raises(UserError, match="config.json is damaged: it has no name"):
+    with pytest.raises(UserError, match=r"config\.json is damaged: it has no name"):
         Experiment.open(path.parent)
