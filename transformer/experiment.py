@@ -94,7 +94,7 @@ class Experiment:
 
     @cached_property
     def sentence_layout(self) -> Layout:
-        """The same mesh for decoding and inspection, where lengths stay whole."""
+        """The layout for decoding and inspection: the same mesh, lengths whole."""
         return self.layout.whole("length")
 
     @property
@@ -273,7 +273,7 @@ class Experiment:
         return self._store(split)[0]
 
     def _store(self, split: str) -> tuple[Store, Path]:
-        """And the folder that it lies in."""
+        """A split's store, and the folder that it lies in."""
         fingerprint = self._fingerprint(split)
         folder = self._cache_dir / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
@@ -394,5 +394,5 @@ class Experiment:
 
 
 def _corpus(config: DataConfig | PartConfig) -> Corpus:
-    """Of the source that a section of the configuration names."""
+    """Makes the corpus that a section of the configuration names."""
     return SOURCES[config.source](**dataclasses.asdict(getattr(config, config.source)))

@@ -143,7 +143,7 @@ def has_checkpoints(workdir: Path) -> bool:
 
 
 def _is_empty(workdir: Path) -> bool:
-    """Or not there, or what a start leaves that was killed before it wrote the configuration."""
+    """Whether a folder holds nothing but what a start leaves that was killed early."""
     if not workdir.exists():
         return True
     ours = {workdir / LOCK, *leftovers(workdir / "config.json")}

@@ -198,7 +198,7 @@ class BadLine:
 
 
 def standard_input(size: int, longest: int) -> Iterator[tuple[int, list[str | BadLine]]]:
-    """Its lines, `size` at a time (one from a terminal), with the number of the first, from 1.
+    """Yields standard input's lines, `size` at a time, with the number of the first, from 1.
 
     A line that is not UTF-8, or has more than `longest` bytes, is bad; what is too long is not
     kept. Fewer lines come at once where they are long, so that memory does not depend on the input.
@@ -283,7 +283,7 @@ def describe_software() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, where the system says it."""
+    """The processor's name, where the system says it."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text("utf-8", "replace").split("\n") if told.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -146,7 +146,7 @@ class Ring:
 
 
 def _mirrored(axes: Axes, count: int) -> tuple[Callable, Callable]:
-    """From each device's two neighbouring pieces to its mirrored pair, and the way back.
+    """Moves each device's two neighbouring pieces to its mirrored pair, or back.
 
     Of 2n pieces, device d begins with 2d and 2d + 1 and gets d and 2n - 1 - d.
     """

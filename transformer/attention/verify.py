@@ -34,7 +34,7 @@ LIMITS = {"highest": 1e-5, "default": None, "bfloat16": 2e-2}  # None: shown, no
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the arrays; the keys of cross-attention are about three quarters as many."""
+    """Sizes of the arrays to verify; cross-attention has about three quarters as many keys."""
 
     length: int
     heads: int
@@ -270,7 +270,7 @@ def _watched(length: int) -> list[int]:
 
 
 def _leaks(problem: _Problem, run: Any, queries: list[int]) -> Int[np.ndarray, "B"]:
-    """By row: gradients of a query's output that reach what it may not see."""
+    """Counts, row by row, gradients of a query's output that reach what it may not see."""
     allowed_BTS = np.asarray(problem.mask.dense())
     found_B = np.zeros(len(allowed_BTS), int)
     for t in queries:

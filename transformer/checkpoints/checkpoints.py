@@ -95,7 +95,7 @@ class Checkpoints:
         return [step for step in steps if step % self._config.every == 0]
 
     def _ranked(self, steps: list[int]) -> list[int]:
-        """Those with a score, best first, the earlier of two equals first."""
+        """The steps with a score, best first, the earlier of two equals first."""
         scored = [step for step in steps if step in self._scores]
         return sorted(scored, key=lambda step: (-self._sign * self._scores[step], step))
 
@@ -333,7 +333,7 @@ def _divide(total: Params, count: Any) -> Params:
 
 
 def _sealed(meta: Meta) -> Meta:
-    """With a digest of its own content."""
+    """Adds a digest of the meta's own content."""
     content = {key: value for key, value in meta.items() if key != "seal"}
     text = json.dumps(content, sort_keys=True)
     return {**content, "seal": hashlib.sha256(text.encode()).hexdigest()}

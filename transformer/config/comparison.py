@@ -67,16 +67,16 @@ class ComparisonConfig(Section):
     translation: Mapping[str, Config]
     """Experiments by name, all on the same data; a name means the same in all groups."""
     recall: Mapping[str, Mapping[str, Config]]
-    """By task: experiments by name."""
+    """Experiments by task and name."""
     seeds: tuple[int, ...] = checked((0, 1, 2, 3, 4), _seeds)
-    """Of each training; intervals are over them, so two at least."""
+    """Seeds of each training; intervals are over them, so two at least."""
     reference: str = "transformer"
     """Whose budget the others keep to; named in every group."""
     budget: str = choice("tokens", "parameters", "flops", "minutes")
     """What is the same for all in `translation`: parameters (and batches), flops, minutes, tokens
     (the same batches). What each means: transformer/reports/compare/budgets.py."""
     minutes: float = positive(10.0)
-    """Of each training, where the budget is minutes."""
+    """Minutes of each training, where that is the budget."""
     sentence_length: int = positive(12)
     """Tokens of the sentences whose FLOPs and speed count."""
     length_bins: tuple[int, ...] = checked((5, 7, 9), _length_bins)

@@ -51,7 +51,7 @@ def with_variants(config: Any, variant: str, variants: Variants | None = None) -
 
 
 def smoke(config: Any) -> None:
-    """The same code at a size that a CPU trains in seconds, on sentences that ship with us.
+    """Shrinks an experiment to a size that a CPU trains in seconds, on sentences that ship with us.
 
     Nothing good comes out of it: it shows that everything runs.
     """

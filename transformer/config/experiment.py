@@ -211,7 +211,7 @@ class Config(Section):
     name: str = checked("", _name)
     """The run's; "": a hash of the resolved configuration."""
     seed: int = checked(0, _seed)
-    """Of everything random: initial parameters, dropout, order of the data."""
+    """The seed of everything random: initial parameters, dropout, order of the data."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()

@@ -38,7 +38,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """Of a table's file, one of its ROWS."""
+    """One of the ROWS of a table's file."""
 
     published: Published | None
     changes: Mapping[str, Any]  # by key, from what the file's variant "" gives
@@ -101,7 +101,7 @@ def _module(path: Path) -> Any:
 
 
 def load_rows(path: str, overrides: Overrides, scale: str = "") -> dict[str, tuple[Config, Row]]:
-    """Of a table's file, each of its ROWS, with the configuration that it makes.
+    """Loads a table's file: each of its ROWS, with the configuration that it makes.
 
     Args:
         path: FILE; whose rows are its variants.

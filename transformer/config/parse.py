@@ -1,4 +1,4 @@
-"""From nested mappings to dataclasses; the dataclasses say what there may be."""
+"""Makes the dataclasses of nested mappings; the dataclasses say what there may be."""
 
 import dataclasses
 import difflib

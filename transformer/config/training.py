@@ -34,7 +34,7 @@ class TrainingConfig(Section, path="training"):
     clip_norm: float = not_negative(0.0)
     """Gradient clipping: the global norm at most; 0: none."""
     ema_decay: float = fraction(0.0)
-    """Of an exponential moving average of the parameters, evaluated in their place; 0: none."""
+    """Decay of a moving average (EMA) of the parameters, evaluated in their place; 0: none."""
     log_every: int = positive(100)
     """Steps."""
     eval_every: int = not_negative(5_000)
@@ -55,7 +55,7 @@ class OptimizerConfig(Section, path="optimizer"):
     name: str = "adam"
     """An optimizer of optax or optax.contrib, or "module:function"."""
     options: Mapping[str, Any] = field(default_factory=lambda: {"b1": 0.9, "b2": 0.98, "eps": 1e-9})
-    """Its arguments but the learning rate (AIAYN §5.3)."""
+    """The optimizer's arguments but the learning rate (AIAYN §5.3)."""
     schedule: str = "rsqrt"
     """The learning rate's: rsqrt, the paper's (Noam); or cosine_decay, warmup_cosine_decay ... of
     optax; or "module:function"."""
@@ -73,7 +73,7 @@ class CheckpointsConfig(Section, path="checkpoints"):
     """Steps."""
     keep_last: int = positive(5)
     keep_best: int = not_negative(1)
-    """By early_stopping.metric; kept beside the last ones; 0: none."""
+    """The best by early_stopping.metric, kept beside the last ones; 0: none."""
     average: int = positive(5)
     """Checkpoint averaging: evaluation uses the mean of this many last ones; 1: the last."""
 
@@ -116,7 +116,7 @@ class EarlyStoppingConfig(Section, path="early_stopping"):
     """When training ends before its last step."""
 
     metric: str = choice("loss", "bleu")
-    """Of the development set: loss (lower is better), bleu (higher)."""
+    """A measure of the development set: loss (lower is better), bleu (higher)."""
     patience: int = not_negative(0)
     """Evaluations without a better one before stopping; 0: never stop early."""
 

@@ -32,7 +32,7 @@ class Portion(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Of one batch: rows, and positions of source and target."""
+    """Sizes of one batch: rows, and positions of source and target."""
 
     rows: int  # B
     source: int  # S
@@ -86,7 +86,7 @@ class Plan:
 
     @functools.cached_property
     def _batches(self) -> Int[np.ndarray, "3 batches"]:
-        """Of each batch, unshuffled: bucket, first item in the epoch's order, end of its items."""
+        """Bounds of each batch, unshuffled: bucket, first item in the epoch's order, end."""
         items = np.array([bucket.count for bucket in self.buckets])
         rows = np.array([bucket.shape.rows for bucket in self.buckets])
         counts = -(-items // rows)
@@ -110,7 +110,7 @@ class Plan:
         return 1 - self.tokens / sum(sizes[bucket] for bucket in self._batches[0])
 
     def shape(self, seed: int | None, epoch: int, index: int) -> Shape:
-        """Of batch `index` of an epoch."""
+        """The shape of batch `index` of an epoch."""
         _, batches = self._epoch(seed, epoch)
         return self.buckets[self._batches[0, batches[index]]].shape
 

@@ -30,7 +30,7 @@ class Epochs(Protocol):
 
     @property
     def plan(self) -> Plan:
-        """Of an epoch like the others: sampled ones each have their own."""
+        """The plan of an epoch; sampled epochs each have their own."""
         ...
 
     def locate(self, index: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class Batches:
         return self.epochs.plan
 
     def without(self, positions: Iterable[int]) -> Self:
-        """The same batches, with these passed over too."""
+        """Leaves these positions out, too."""
         return replace(self, skipped=tuple(sorted({*self.skipped, *positions})))
 
     def position(self, step: int) -> int:

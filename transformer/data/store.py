@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 
     @classmethod
     def of(cls, sentences: list[list[int]], pairs: np.ndarray) -> Self:
-        """Of sentences as a tokenizer gives them; EOS is put behind each."""
+        """Packs sentences as a tokenizer gives them; EOS is put behind each."""
         for sentence in sentences:
             sentence.append(EOS)
         lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
@@ -232,7 +232,7 @@ def _described(pairs: list[Pair], sentences: list[list[int]]) -> Chunk:
 def _digests(
     ids: Int[np.ndarray, " total"], lengths: Int[np.ndarray, " pairs"]
 ) -> UInt64[np.ndarray, " pairs"]:
-    """Of each pair's ids, in their order. Equal ids are equal normalised text; EOS parts the sides.
+    """Digests each pair's ids. Equal ids are equal normalised text; EOS parts the sides.
 
     The sum, modulo 2^64, of each id with its place, mixed by SplitMix64's finaliser (Steele et al.
     2014, Fig. 16).

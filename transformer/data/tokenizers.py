@@ -216,7 +216,7 @@ class Tokenizer:
         return kind, {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
 
     def _ids(self, piece: str) -> list[int]:
-        """Of a piece, or of the bytes of a character that is none."""
+        """The ids of a piece, or of the bytes of a character that is none."""
         if piece in self._scores[1]:
             return [self._processor.piece_to_id(piece)]
         return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in piece.encode()]

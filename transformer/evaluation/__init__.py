@@ -1,4 +1,4 @@
-"""From words to scores: BLEU and chrF with signatures, exact match, perplexity, brackets."""
+"""Scores of translations: BLEU and chrF with signatures, exact match, perplexity, brackets."""
 
 from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.evaluate import Evaluation, evaluate

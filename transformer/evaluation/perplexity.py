@@ -24,7 +24,7 @@ class Likelihood:
         return math.exp(min(self.nll, 700.0))
 
     def perplexity_per_word(self, words: int) -> float:
-        """The same likelihood spread over `words` words (and sentence ends)."""
+        """The perplexity where the likelihood is spread over words (and sentence ends)."""
         return math.exp(min(self.nll * self.tokens / max(words, 1), 700.0))
 
 

@@ -31,7 +31,7 @@ class SentenceView:
         return f"{as_label(self.source)}  →  {as_label(self.translation)}\n\n{matrix}"
 
     def save_png(self, path: Path) -> None:
-        """The same as a picture."""
+        """Draws the matrix as a picture."""
         attention_png(
             path,
             self.cross.weights_TS,

@@ -131,7 +131,7 @@ def convert(
 
 
 class _Tensors:
-    """Their arrays, each taken once, as our parameters."""
+    """A Marian model's arrays, each taken once, as our parameters."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], config: ModelConfig, max_length: int):
         self._left, self._config, self._max_length = dict(weights), config, max_length
@@ -176,7 +176,7 @@ class _Tensors:
         }
 
     def _attention(self, path: str) -> Tree:
-        """Their matrices, [out, in], as ours: [D, H, K] into heads, [H, K, D] out of them."""
+        """Turns their matrices, [out, in], into ours: [D, H, K] into heads, [H, K, D] out."""
         c = self._config
         D, H, K = c.d_model, c.heads, c.d_k
         tree = {

@@ -92,7 +92,7 @@ class Keys:
         return float(value)
 
     def same(self, key: str) -> int:
-        """Of encoder and decoder both."""
+        """A key's value, which encoder and decoder must share."""
         ours, theirs = (self.whole(f"{side}_{key}") for side in ("encoder", "decoder"))
         self.require(f"decoder_{key}", ours == theirs, f"the encoder's is {ours}: we have but one")
         return ours
@@ -143,7 +143,7 @@ def model_config(keys: Keys) -> ModelConfig:
 
 
 def ids_of(keys: Keys) -> Int[np.ndarray, " V"]:
-    """Their id of each of ours: see the module."""
+    """Marian's id of each of ours: see the module."""
     size = keys.whole("vocab_size")
     names = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
     pad, start, eos = special = [keys.whole(name, least=0) for name in names]

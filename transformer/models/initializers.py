@@ -43,7 +43,7 @@ class Depth:
 
     @classmethod
     def of(cls, config: ModelConfig, side: str) -> "Depth":
-        """Of a model's `source` (encoder) or `target` (decoder) stack.
+        """The depth of a model's `source` (encoder) or `target` (decoder) stack.
 
         DeepNorm's α and β (Wang et al. 2022, Figure 2, each for its architecture), GPT-2's
         1/√(residual layers) (Radford et al. 2019, §2.3).
@@ -109,6 +109,6 @@ def embedding_width(config: ModelConfig, width: int) -> int:
 
 
 def embedding_initializer(config: ModelConfig, width: int) -> Callable:
-    """Of words and positions: variance 1 / width, or what the name says."""
+    """Initializes embeddings and positions: variance 1 / width, or what the name says."""
     std = embedding_width(config, width) ** -0.5
     return nn.initializers.normal(std if config.initializer in SCALED else NORMAL)

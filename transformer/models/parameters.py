@@ -79,7 +79,7 @@ class Count:
         }
 
     def table(self) -> str:
-        """The same for people: a row a group, the totals, the cost of a token."""
+        """Formats the counts for people: a row a group, the totals, the cost of a token."""
         rows = [*self.groups.items(), ("layers", self.layers), ("total", self.total)]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {number:>15,}" for name, number in rows]

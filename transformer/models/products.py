@@ -75,7 +75,7 @@ def contract(spec: str, a: Array, b: Array, dtype: Any = None) -> Array:
 
 
 def letters_of(spec: str) -> tuple[str, str, str]:
-    """Of the operand, the weight and the result."""
+    """Splits an einsum's spec into the letters of operand, weight and result."""
     inputs, result = spec.split("->")
     operand, weight = inputs.split(",")
     return operand, weight, result

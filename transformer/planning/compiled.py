@@ -41,7 +41,7 @@ def abstract_batch(layout: Layout, rows: int, length: int) -> Batch:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one chip in one step.
+    """What one chip computes and sends in one step.
 
     Attributes:
         flops: of matrix products, 2 a multiply-add; kernels in Pallas are not among them.
@@ -53,7 +53,7 @@ class Cost:
 
     @classmethod
     def of(cls, text: str, mesh: Mapping[str, int]) -> "Cost":
-        """Of an optimised program's text.
+        """Reads the cost off an optimised program's text.
 
         Args:
             mesh: axis → size, as its devices are numbered.
@@ -66,7 +66,7 @@ class Cost:
 
 
 def peak_bytes(memory: Mapping[str, int]) -> int:
-    """Of a chip: arguments, what it computes between, and outputs that reuse no argument."""
+    """A chip's peak: arguments, temporaries, and outputs that reuse no argument."""
     return memory["argument"] + memory["temp"] + memory["output"] - memory["alias"]
 
 

@@ -177,7 +177,7 @@ class Module:
 
     @functools.cached_property
     def flops(self) -> float:
-        """Of products (`dot`, and `convolution`, which a TPU makes of them); 2 a multiply-add.
+        """FLOPs of products, 2 a multiply-add: `dot`, and `convolution`, which a TPU makes of them.
 
         What a custom call computes, a Pallas kernel, is not in the text.
         """

@@ -51,7 +51,7 @@ def claim(
 
 
 def made() -> dict[str, Any]:
-    """By which command a report is made, on which machine."""
+    """The command that makes a report, and the machine."""
     described = runtime.describe()
     keys = ("git", "python", "packages", "platform", "cores", "devices")
     command = shlex.join(["transformer", *sys.argv[1:]])
@@ -59,7 +59,7 @@ def made() -> dict[str, Any]:
 
 
 def said(made: dict[str, Any]) -> str:
-    """The same as a phrase."""
+    """Puts `made` into a phrase."""
     return (
         f"`{made['command']}` on {made['cores']} cores, {made['devices']} ({made['platform']}), "
         f"jax {made['packages']['jax']}"

@@ -42,7 +42,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Of what has been read off it."""
+        """The file of what has been read off the run."""
         return self.folder / "results" / f"{self.task}.{self.name}.{self.seed}.json"
 
     def result(self) -> dict[str, Any] | None:

@@ -50,16 +50,16 @@ class Pooled:
         return cls(squares / freedom, freedom)
 
     def mean(self, values: Sequence[float]) -> Estimate:
-        """Of a group, one value at least."""
+        """The interval of a group's mean; one value at least."""
         return _estimate(statistics.mean(values), self.variance / len(values), self.freedom)
 
     def difference(self, values: Sequence[float], others: Sequence[float]) -> Estimate:
-        """Of two groups' means."""
+        """The interval of the difference of two groups' means."""
         value = statistics.mean(values) - statistics.mean(others)
         return _estimate(value, self._of_difference(values, others), self.freedom)
 
     def p_value(self, values: Sequence[float], others: Sequence[float]) -> float:
-        """Of the t test, both ways, that two groups have the same mean."""
+        """The p-value of the two-sided t test that two groups have the same mean."""
         value = statistics.mean(values) - statistics.mean(others)
         deviation = math.sqrt(self._of_difference(values, others))
         if deviation == 0.0:

@@ -1,4 +1,4 @@
-"""From a configuration to a trained model: the step, the loop around it, what it leaves behind."""
+"""Training: the step, the loop around it, and what a run leaves behind."""
 
 from transformer.training.loop import train
 

@@ -1,4 +1,4 @@
-"""From a configuration to a jitted training step: the one way there."""
+"""Builds a jitted training step of a configuration: the one way there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ def orthogonal_gates(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float3
 
 
 def output_width(config: ModelConfig) -> int:
-    """Of what the output projection reads: the embeddings' where the table is the same."""
+    """Width of the output projection's input: the embeddings' where the table is the same."""
     return config.recurrent.d_hidden if config.tied == "none" else config.d_model
 
 
@@ -68,7 +68,7 @@ class Layer(nn.Module):
             self.feed = parameter(self, "feed", xavier(0, 2), ("embed", *axes), (self.fed, *shape))
 
     def weights(self, dtype: Any) -> dict[str, Weight]:
-        """Its products, for `recur`: of the input, of the state, of what is fed."""
+        """The layer's products, for `recur`: of the input, of the state, of what is fed."""
         cell = CELLS[self.config.family]
         own = lambda x: constrain(x.astype(dtype), None, "gates", "state")  # noqa: E731
         found = {

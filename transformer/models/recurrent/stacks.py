@@ -47,7 +47,7 @@ class Encoder(nn.Module):
             self.forwards = [Layer(c, width, r.d_hidden) for width in widths]
 
     def __call__(self, x: Array, valid: Array) -> tuple[Array, Carry]:
-        """From [S, B, D] and [S, B]: the last layer's outputs, each layer's last state."""
+        """Reads x [S, B, D]; returns the last layer's outputs, and each layer's last state."""
         c, r, cell = self.config, self.config.recurrent, CELLS[self.config.family]
         (S, B, _), finals = x.shape, []
         for number, forwards in enumerate(self.forwards):

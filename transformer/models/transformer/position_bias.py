@@ -115,7 +115,7 @@ class ShawKeys:
 
 @struct.dataclass
 class ShawKeysInRows:
-    """The same where the queries are those of `scores`, row by row: positions are positions."""
+    """`ShawKeys` where the queries are those of `scores`, row by row: positions are positions."""
 
     scores: Any  # float32 [B, T, H, 2 · clip + 1]
 
@@ -128,7 +128,7 @@ class ShawKeysInRows:
 def _of_distances(
     scores_BTHR: Array, q_positions: Int[Array, "B T"], k_positions: Int[Array, "B S"]
 ) -> Float[Array, "B H T S"]:
-    """Of each query's scores, the one of each key's distance."""
+    """Picks, of each query's scores, the one of each key's distance."""
     clip = scores_BTHR.shape[-1] // 2
     distance_BTS = jnp.clip(_distance(q_positions, k_positions), -clip, clip) + clip
     scores_BHTR = jnp.moveaxis(scores_BTHR, 2, 1)

@@ -65,7 +65,7 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
 def _speeds(
     config: ComparisonConfig, group: Mapping[str, Config], workdir: Path
 ) -> dict[int, dict[str, dict[str, Any]]]:
-    """Of each length and experiment, measured where it has not been."""
+    """Measures the speed of each length and experiment, where it has not been measured."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     slow: set[str] = set()
     for length in config.speed.lengths:

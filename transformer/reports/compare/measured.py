@@ -14,7 +14,7 @@ from transformer.reports.compare.reach import reach, recall_sources
 def measured(
     config: ReachConfig, experiment: Experiment, params: Any, found: Evaluation
 ) -> dict[str, Any]:
-    """Of each test sentence its words and whether its translation is the reference.
+    """Each test sentence's words, and whether its translation is the reference.
 
     Of a recall task also its distances, and how far gradients reach, trained and untrained.
     """

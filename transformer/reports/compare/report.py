@@ -255,7 +255,7 @@ def _attention(results: Results) -> Iterator[Block]:
 
 
 def _alignments(results: Results) -> dict[str, list[WordMap]]:
-    """Of the configured sentences, by each experiment that attends, trained with the first seed."""
+    """Alignments of the configured sentences, by each experiment that attends; the first seed."""
     maps = {}
     for run in results.runs:
         if run.task == T and run.seed == results.config.seeds[0] and attends(run.config):

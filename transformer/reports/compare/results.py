@@ -45,7 +45,7 @@ class Results:
         return mean(self.values(task, name, value))
 
     def difference(self, task: str, name: str, other: str, value: Value) -> Estimate:
-        """Of `name` less `other`."""
+        """The difference of `name` less `other`."""
         return difference(self.values(task, name, value), self.values(task, other, value))
 
     def experiment(self, task: str, name: str) -> Config:

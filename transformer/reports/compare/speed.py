@@ -28,7 +28,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one experiment at one length; medians over rounds. None: not measured, too slow."""
+    """One experiment's speed at one length; medians over rounds. None: not measured, too slow."""
 
     train_rounds: list[float]  # seconds of a step in each round
     train_seconds: float | None

@@ -55,7 +55,7 @@ class Measure:
         return self.pooled.mean(self.values[name]).text(digits)
 
     def difference(self, name: str, digits: int) -> str:
-        """From the first row, where it compares; bold where it stands Holm's test."""
+        """The difference from the first row, bold where it stands Holm's correction."""
         if name not in self.p_values:
             return ""
         values = self.values[name], self.values[self.first]
@@ -138,7 +138,7 @@ def _head(
 
 
 def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper: bool) -> str:
-    """By how much the first row was still learning."""
+    """Says by how much the first row was still learning."""
     parts = []
     if of_paper:
         share = found["target_tokens"] / PAPER_TOKENS
@@ -156,7 +156,7 @@ def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper:
 
 
 def _differs(runs: Sequence[Run]) -> dict[str, str]:
-    """Of each row, the keys that are not the first row's, with their values."""
+    """Each row's keys that are not the first row's, with their values."""
     configs, found = {run.name: run.config.as_dict() for run in runs}, {}
     for name, config in configs.items():
         keys = [
