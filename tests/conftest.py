@@ -23,8 +23,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
 from tests import processes  # noqa: E402
-from transformer import compilation_cache, testing  # noqa: E402
+from transformer import testing  # noqa: E402
 from transformer.checkpoints import orbax_io  # noqa: E402
+from transformer.upstream import compilation_cache  # noqa: E402
 
 testing.virtual_devices(8)
 jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from transformer import runtime
+from transformer.upstream import cpu
 
 
 def test_a_line_that_is_too_long_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ FAULTS = """
 import resource, statistics, sys
 from transformer import runtime
 if sys.argv[1] == "huge":
-    runtime.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: (x @ x.T) @ x)  # holds 64 MiB
 x = jnp.ones((4_096, 8))
@@ -57,9 +58,7 @@ print(statistics.median(faults))
 """
 
 
-@pytest.mark.skipif(
-    not runtime._has_huge_pages(), reason="the kernel gives no huge pages on request"
-)
+@pytest.mark.skipif(not cpu._has_huge_pages(), reason="the kernel gives no huge pages on request")
 def test_a_program_that_runs_again_takes_huge_pages() -> None:
     def faults(pages: str) -> float:
         environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
@@ -94,17 +93,17 @@ def test_huge_pages_are_asked_for_once_and_only_where_they_are_given_on_request(
     if kernel:
         (tmp_path / "enabled").write_text(f"{kernel}\n")
     started = []
-    monkeypatch.setattr(runtime, "HUGE_PAGES", tmp_path / "enabled")
-    monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("glibc", libc) if libc else ("", ""))
-    monkeypatch.setattr(runtime.os, "execv", lambda *command: started.append(command))
+    monkeypatch.setattr(cpu, "HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setattr(cpu.platform, "libc_ver", lambda: ("glibc", libc) if libc else ("", ""))
+    monkeypatch.setattr(cpu.os, "execv", lambda *command: started.append(command))
     monkeypatch.setenv("GLIBC_TUNABLES", chosen)
-    runtime.ask_for_huge_pages()
-    runtime.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
     assert started == ([(sys.executable, sys.orig_argv)] if asked else [])
     assert os.environ["GLIBC_TUNABLES"] == (asked or chosen)
 
 
-CORES = runtime._cores()
+CORES = cpu.cores()
 THREADS = """
 import os
 from pathlib import Path
@@ -138,7 +137,7 @@ def test_devices_that_wait_for_each_other_have_threads_enough(
     assert told.split() == [str(devices), str(threads)]
 
 
-@pytest.mark.skipif(not runtime._has_huge_pages(), reason="none are given on request")
+@pytest.mark.skipif(not cpu._has_huge_pages(), reason="none are given on request")
 def test_a_command_asks_for_huge_pages_and_who_calls_it_from_python_does_not() -> None:
     script = """
 import sys

@@ -17,6 +17,7 @@ from transformer.config.experiment_files import load_config, load_rows
 from transformer.errors import UserError
 from transformer.options import VERIFIED, command_line
 from transformer.runtime import Exit
+from transformer.upstream import cpu
 
 if TYPE_CHECKING:
     from transformer.run import Run
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def console() -> None:
     """What a shell starts: this process is the command's own."""
-    runtime.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
     main()
 
 

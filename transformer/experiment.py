@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from transformer import distributed, files, run_directory, runtime
-from transformer.compilation_cache import CheckedCache
 from transformer.config import Config, DataConfig, PartConfig, from_dict
 from transformer.data import (
     SOURCES,
@@ -45,6 +44,7 @@ from transformer.errors import UserError
 from transformer.models import Seq2Seq, build_model, parameters
 from transformer.nested import merged
 from transformer.sharding import Layout
+from transformer.upstream.compilation_cache import CheckedCache
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from transformer import rng, runtime
+from transformer import rng
 from transformer.batch import Batch, Source, Target
 from transformer.config import (
     DivergenceConfig,
@@ -36,6 +36,7 @@ from transformer.config import (
 from transformer.models import Seq2Seq, build_model
 from transformer.rng import Stream
 from transformer.sharding import Layout
+from transformer.upstream import cpu
 
 # For steps under test: dropout and the loss as they are, everything around them off.
 TRAINING = TrainingConfig(steps=1, loss_chunks=2, log_every=1, eval_every=1, eval_samples=0)
@@ -65,7 +66,7 @@ def model_config(**changes: Any) -> ModelConfig:
 def virtual_devices(count: int) -> None:
     """Makes one CPU `count` devices; must come before anything uses JAX's devices."""
     jax.config.update("jax_num_cpu_devices", count)
-    runtime.widen_thread_pool()
+    cpu.widen_thread_pool()
 
 
 def layout(**axes: int) -> Layout:

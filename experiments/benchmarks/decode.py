@@ -54,13 +54,13 @@ from experiments.benchmarks.common import (
 from experiments.benchmarks.decode_model import SIZES, Size, weights, write_model
 from experiments.benchmarks.peers import Missing, Peer, environment
 from experiments.benchmarks.profiled import RecordedLayout, milliseconds, show
-from transformer import runtime
 from transformer.config import DecodingConfig
 from transformer.decoding import InputShapes, Translator
 from transformer.files import write_json
 from transformer.inspection.figures import write_figure
 from transformer.interop import marian
 from transformer.models import build_model
+from transformer.upstream import cpu
 
 LIBRARIES = "safetensors sentencepiece numpy"
 REQUIREMENTS = (
@@ -279,5 +279,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runtime.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
     main(sys.argv[1:])

@@ -49,7 +49,7 @@ from experiments.benchmarks.common import (
 )
 from experiments.benchmarks.peers import Missing, Peer, environment
 from experiments.benchmarks.profiled import milliseconds, scopes, show
-from transformer import losses, runtime
+from transformer import losses
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config, from_dict
 from transformer.files import write_json
@@ -58,6 +58,7 @@ from transformer.models import FAMILIES, build_model
 from transformer.models.transformer.positions import sinusoidal
 from transformer.sharding import Layout
 from transformer.training.step import StateFactory, make_train_step
+from transformer.upstream import cpu
 
 CPU = ("torch==2.13.0+cpu numpy", "torch numpy")  # the plain one brings GPU libraries
 GPU = ("torch==2.13.0 numpy", "torch numpy")
@@ -312,5 +313,5 @@ def _line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    runtime.ask_for_huge_pages()
+    cpu.ask_for_huge_pages()
     main(sys.argv[1:])

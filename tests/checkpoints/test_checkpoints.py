@@ -15,13 +15,13 @@ import pytest
 from transformer import testing
 from transformer.checkpoints.checkpoints import Checkpoints
 from transformer.checkpoints.state import TrainState
-from transformer.compilation_cache import programs
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.testing import TRAINING
 from transformer.training.early_stopping import EarlyStopping
 from transformer.training.step import StateFactory
+from transformer.upstream.compilation_cache import programs
 
 pytestmark = pytest.mark.optax
 CONFIG = CheckpointsConfig(every=10, keep_last=2, keep_best=1, average=2)

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from transformer import testing
-from transformer.checkpoints import checkpoints, orbax_io
+from transformer.checkpoints import checkpoints
 from transformer.checkpoints.checkpoints import Checkpoints, Unusable
 from transformer.checkpoints.digests import digests
 from transformer.checkpoints.state import TrainState
@@ -24,6 +24,7 @@ from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.models import build_model
 from transformer.training.step import StateFactory
+from transformer.upstream import orbax
 
 pytestmark = pytest.mark.optax
 CONFIG = CheckpointsConfig(every=10, keep_last=2, keep_best=1, average=2)
@@ -191,8 +192,8 @@ def test_one_that_is_being_written_is_waited_for(
     """Orbax counts it as soon as its writing begins; it is not damaged."""
     folder, made, states = saved
     shutil.copytree(folder, tmp_path / "checkpoints")
-    real = orbax_io._sync_tree
-    monkeypatch.setattr(orbax_io, "_sync_tree", lambda path: (time.sleep(0.5), real(path)))
+    real = orbax._sync_tree
+    monkeypatch.setattr(orbax, "_sync_tree", lambda path: (time.sleep(0.5), real(path)))
     with contextlib.closing(opened(tmp_path / "checkpoints")) as kept:
         kept.save(states[20], {"step": 30, "stopped": False}, None)
         found = kept.newest(made.abstract)

@@ -16,8 +16,9 @@ import pytest
 from tests.decoding.prefix_cache import PrefixCache
 from transformer.decoding import Hypotheses, beam_search, greedy_search
 from transformer.decoding.penalties import length_penalty
-from transformer.decoding.search import PART, best_next
+from transformer.decoding.search import best_next
 from transformer.errors import UserError
+from transformer.upstream.top_k import PART
 
 PAD, BOS, EOS = 0, 1, 2
 B, V, L, M = 5, 7, 4, 211  # M rows of each sentence's table

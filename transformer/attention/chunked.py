@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array
 
-from transformer import rng
 from transformer.attention.kernels import Leaves, bias_and_pull, float_leaves, join
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
+from transformer.upstream.threefry import bernoulli
 
 
 @struct.dataclass
@@ -232,5 +232,5 @@ def _pull_bias(bias: Any, qs: _Queries, ks: _Keys, dscores_BGrts: Array) -> Leav
 def _kept(dropout: Dropout, q_number: Array, k_number: Array, shape: tuple[int, ...]) -> Array:
     """This pair of blocks' dropout: 0, or what makes up for the zeros; the same in both passes."""
     key = jax.random.fold_in(jax.random.fold_in(dropout.key, q_number), k_number)
-    kept = rng.bernoulli(key, 1.0 - dropout.rate, shape)
+    kept = bernoulli(key, 1.0 - dropout.rate, shape)
     return kept.astype(jnp.float32) / (1.0 - dropout.rate)

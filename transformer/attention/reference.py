@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transformer import rng
 from transformer.attention.masks import Mask
+from transformer.upstream.threefry import bernoulli
 
 
 @struct.dataclass
@@ -59,5 +59,5 @@ def masked_softmax(scores: Float[Array, "*rows S"], allowed: Array) -> Float[Arr
 
 
 def drop(weights: Float[Array, "..."], dropout: Dropout) -> Float[Array, "..."]:
-    kept = rng.bernoulli(dropout.key, 1.0 - dropout.rate, weights.shape)
+    kept = bernoulli(dropout.key, 1.0 - dropout.rate, weights.shape)
     return jnp.where(kept, weights / (1.0 - dropout.rate), 0.0).astype(weights.dtype)

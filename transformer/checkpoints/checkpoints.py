@@ -30,6 +30,7 @@ from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.models.parameters import Params
+from transformer.upstream.orbax import LibraryPath
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Checkpoints:
         self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
-        self._root = orbax_io.LibraryPath(self.directory.parent)
+        self._root = LibraryPath(self.directory.parent)
         self._folder = self._root.path / directory.name  # the same, for libraries
         self._manager = orbax_io.manager(self._folder, kept=self._kept, read_only=read_only)
         for step in self.steps:

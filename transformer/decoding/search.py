@@ -7,7 +7,6 @@ and needs no rule of its own to be ranked.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -15,8 +14,7 @@ from numpy import ndarray
 
 from transformer.decoding.penalties import Penalty
 from transformer.models.seq2seq import Cache
-
-PART = 128  # logits of which one maximum is taken
+from transformer.upstream.top_k import top_k_of_parts
 
 Step = Callable[[Int[Array, "B W"], Cache], tuple[Float[Array, "B W V"], Cache]]
 """Reads one token of each hypothesis: the logits of the next one, and the cache with it written."""
@@ -55,35 +53,8 @@ def best_next(
         last = last_B.reshape(-1, *[1] * (ids.ndim - 1))
         return (ids != pad) & (ids != bos) & ((ids == eos) | ~last)
 
-    best_BWC, ids_BWC = _best_of_parts(logits_BWV, count, may_come)
+    best_BWC, ids_BWC = top_k_of_parts(logits_BWV, count, may_come)
     return best_BWC - highest_BW1 - jnp.log(sum_BW1), ids_BWC
-
-
-def _best_of_parts(
-    x_BWV: Float[Array, "B W V"], count: int, allowed: Callable[[Array], Array]
-) -> tuple[Float[Array, "B W C"], Int[Array, "B W C"]]:
-    """`top_k` of what is allowed, -inf elsewhere; among equals the lower index, as there.
-
-    The C best are among the C parts whose own best are best, and what is left behind whole parts.
-    """
-    B, W, V = x_BWV.shape
-    parts, ids_V = V // PART, jnp.arange(V, dtype=jnp.int32)
-    candidates_BWN = jnp.broadcast_to(ids_V, x_BWV.shape)
-    if parts > 2 * count:
-        whole = parts * PART
-        masked_BWV = jnp.where(allowed(ids_V[None, None, :whole]), x_BWV[..., :whole], -jnp.inf)
-        best_BWP = jnp.max(masked_BWV.reshape(B, W, parts, PART), axis=3)
-        _, chosen_BWC = jax.lax.top_k(best_BWP, count)
-        chosen_BWC = jnp.sort(chosen_BWC, axis=2)  # so that among equals the lower index is first
-        inside_BWN = (chosen_BWC[..., None] * PART + ids_V[None, None, None, :PART]).reshape(
-            B, W, count * PART
-        )
-        candidates_BWN = jnp.concatenate([inside_BWN, candidates_BWN[..., whole:]], axis=2)
-        x_BWV = jnp.take_along_axis(x_BWV, candidates_BWN, axis=2)
-    found_BWC, places_BWC = jax.lax.top_k(
-        jnp.where(allowed(candidates_BWN), x_BWV, -jnp.inf), count
-    )
-    return found_BWC, jnp.take_along_axis(candidates_BWN, places_BWC, axis=2)
 
 
 def score_factors(penalty: Penalty, length: int) -> Float[Array, "L"]:

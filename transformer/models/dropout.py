@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from transformer import rng
+from transformer.upstream.threefry import bernoulli
 
 
 class Dropout(nn.Module):
@@ -25,7 +25,7 @@ def dropout_mask(
     """True where dropout keeps an activation; None where nothing is dropped in this call."""
     if rate == 0.0 or not module.has_rng("dropout"):
         return None
-    keep = rng.bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
+    keep = bernoulli(module.make_rng("dropout"), 1.0 - rate, shape)
     # Fused into what uses it, the generator makes a long sequence's step take three times as
     # long to compile for TPUs.
     return jax.lax.optimization_barrier(keep)

@@ -42,7 +42,7 @@ from jaxtyping import Array
 from transformer import files, runtime
 from transformer.errors import UserError
 from transformer.training import progress
-from transformer.training.board import Board
+from transformer.upstream.tensorboard import EventWriter
 
 FILE = "metrics.jsonl"
 Values = Mapping[str, Array | np.ndarray | np.generic | float | int]
@@ -126,7 +126,7 @@ class Metrics:
             events = [line for line in kept if line["kind"] == "event"]
             self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
             self._file = path.open("a", encoding="utf-8")
-            self._board = Board(workdir / "tensorboard", first=step + 1)
+            self._board = EventWriter(workdir / "tensorboard", first=step + 1)
             self._progress = progress.show(step=step, total=total_steps)
 
     @property

@@ -10,7 +10,7 @@ from tensorboardX.summary import scalar, text
 from transformer import runtime
 
 
-class Board:
+class EventWriter:
     """Appends to a folder's events, in a file of its own.
 
     tensorboardX's own writer has a thread behind a queue of ten events: once a full disk has ended

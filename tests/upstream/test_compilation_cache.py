@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import TINY, run
-from transformer.compilation_cache import CheckedCache
+from transformer.upstream.compilation_cache import CheckedCache
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 10, b"\0" * 5_000])
