@@ -43,7 +43,7 @@ def test_many_long_lines_come_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch)
 HUGE, ON_REQUEST = "glibc.malloc.hugetlb=1", "always [madvise] never"
 FAULTS = """
 import resource, statistics, sys
-from transformer import runtime
+from transformer.upstream import cpu
 if sys.argv[1] == "huge":
     cpu.ask_for_huge_pages()
 import jax, jax.numpy as jnp

@@ -32,6 +32,7 @@ _EXPORTS = {
     "build_model": "transformer.models",
     "Experiment": "transformer.experiment",
     "ModelConfig": "transformer.config",
+    "Callback": "transformer.training",
     "Run": "transformer.run",
     "Translator": "transformer.decoding",
     "open_run": "transformer.run",

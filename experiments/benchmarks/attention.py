@@ -36,7 +36,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.common import new_figure, record
 from transformer.attention import BACKENDS, Mask
-from transformer.attention.backends import ACROSS, Backend, Call, named
+from transformer.attention.backends import ACROSS, Backend, Call, find_backend
 from transformer.errors import UserError
 from transformer.inspection.figures import write_figure
 from transformer.run_directory import write_json
@@ -100,7 +100,7 @@ def prepare(backend: str, case: Case) -> Timed:
     Raises:
         Skipped: it cannot serve the case, does not fit into memory, or fails.
     """
-    row, platform = named(backend), jax.default_backend()
+    row, platform = find_backend(backend), jax.default_backend()
     x = jax.ShapeDtypeStruct((case.rows, case.length, case.heads, case.d), case.dtype)
     segments = jnp.ones(x.shape[:2], jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(case.length, dtype=jnp.int32), x.shape[:2])
@@ -369,7 +369,7 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         for name in options.backends:
             if name != "pytorch":
-                contenders[named(name).name] = functools.partial(prepare, name)
+                contenders[find_backend(name).name] = functools.partial(prepare, name)
             elif importlib.util.find_spec("torch"):
                 contenders[name] = stack.enter_context(PyTorch(platform)).prepare
                 settings["pytorch"] = importlib.metadata.version("torch")

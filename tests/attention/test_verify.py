@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from transformer.attention import Sizes, Split, backends, verify, verify_report
-from transformer.attention.backends import Call, named
+from transformer.attention.backends import Call, find_backend
 from transformer.attention.verify import LIMITS, PROGRAMS, USES, Cell
 from transformer.errors import UserError
 
@@ -106,7 +106,7 @@ def test_what_is_a_fault(changes: dict, fault: str | None) -> None:
 
 def test_a_wrong_backend_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that lets queries see padding and the future, as wrappers elsewhere have."""
-    xla = named("xla")
+    xla = find_backend("xla")
 
     def everything_seen(call: Call):
         ones = dataclasses.replace(
@@ -128,7 +128,7 @@ def test_a_wrong_backend_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_backend_of_16_bits_alone_is_held_to_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses float32, as cuDNN does; what it computes in bfloat16 is judged, leaks too."""
-    xla = named("xla")
+    xla = find_backend("xla")
 
     def only_16_bits(call: Call) -> str | None:
         return "16-bit numbers only" if call.q.dtype == jnp.float32 else None

@@ -1,10 +1,13 @@
 """What a training says of itself: the loop in this process, with a step that learns nothing."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -12,7 +15,7 @@ from tests.tiny import get_config
 from transformer.config import from_dict
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
-from transformer.training import program, train
+from transformer.training import Callback, program, train
 from transformer.training.step import StepMetrics
 
 pytestmark = pytest.mark.optax
@@ -37,6 +40,49 @@ def idle_step(*_: Any) -> Callable[..., Any]:
         return state.replace(step=state.step + 1), StepMetrics(one, one, one, one, one, zero, zero)
 
     return step
+
+
+def test_callbacks_and_metrics_of_ones_own_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of events; a metric stands with the evaluation's other values."""
+    monkeypatch.setattr(program, "make_train_step", idle_step)
+    calls: list[tuple] = []
+
+    class Noting(Callback):
+        def on_start(self, step: int) -> None:
+            calls.append(("start", step))
+
+        def on_step(self, step: int, metrics: StepMetrics) -> None:
+            calls.append(("step", step))
+
+        def on_evaluation(self, step: int, values: Any) -> None:
+            calls.append(("evaluation", step, values["first_letters"]))
+
+        def on_checkpoint(self, step: int) -> None:
+            calls.append(("checkpoint", step))
+
+        def on_end(self, step: int, *, done: bool) -> None:
+            calls.append(("end", step, done))
+
+    def first_letters(translations: Any, references: Any) -> float:
+        assert len(translations) == len(references) == 11
+        return 7.0
+
+    made = experiment(tmp_path, 0.01, 2)
+    training = dataclasses.replace(made.config.training, eval_every=2)
+    config = dataclasses.replace(made.config, training=training)
+    own = optax.sgd(0.1)
+    options: Any = {"metrics": [first_letters], "callbacks": [Noting()], "optimizer": own}
+    assert train(config, tmp_path / "run", **options) == Exit.DONE
+    ends = [("evaluation", 2, 7.0), ("checkpoint", 2), ("end", 2, True)]
+    assert calls == [("start", 0), ("step", 1), ("step", 2), *ends]
+    (line,) = (x for x in map(json.loads, lines(tmp_path)) if x["kind"] == "eval")
+    assert line["first_letters"] == 7.0
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
 
 
 def test_a_run_that_is_prolonged_in_vain_and_lost_its_metrics_says_so(

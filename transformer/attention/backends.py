@@ -16,6 +16,7 @@ from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout
 from transformer.attention.sharded import Local, Split, indivisible, per_device
 from transformer.attention.splash import Splash
+from transformer.dotted import is_dotted, resolve
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def select(name: str, call: Call) -> Backend:
         UserError: no such backend; `Unserved`: the one asked for cannot serve the call.
     """
     if name != "auto":
-        row = named(name)
+        row = find_backend(name)
         why = row.unsupported(call)
         if why is not None:
             raise Unserved(name, why)
@@ -106,12 +107,17 @@ def _say(line: str) -> None:
     log.info(line)  # once a process, not once a layer and compilation
 
 
-def named(name: str) -> Backend:
-    """A row by its name: one of the table, or "ring:splash", "ulysses:chunked" and the like.
+def find_backend(name: str) -> Backend:
+    """A row by its name: one of the table, "ring:splash" and its like, or "my_package.module:row".
 
     Raises:
         UserError: there is none.
     """
+    if is_dotted(name):
+        row = resolve(name, "model.attention.backend")
+        if not isinstance(row, Backend):
+            raise UserError(f"model.attention.backend is {name!r}, which is no attention.Backend")
+        return row
     outer, _, inner = name.partition(":")
     rows = {row.name: row for row in BACKENDS}
     if inner and outer in ACROSS and inner in rows and inner not in ACROSS:
@@ -128,7 +134,7 @@ def unknown_backend(name: str) -> str | None:
     """Why a name stands for no backend; None where it does."""
     try:
         if name != "auto":
-            named(name)
+            find_backend(name)
     except UserError as error:
         return f"model.attention.backend: {error}"
     return None
@@ -234,7 +240,9 @@ def _ulysses(inner: str = "auto") -> Backend:
         if heads % call.shards:
             return f"{heads} heads cannot be dealt to {call.shards} devices: a ring does not ask"
         if inner != "auto":
-            return named(inner).unsupported(dataclasses.replace(call, split=None)) or _shares(call)
+            return find_backend(inner).unsupported(
+                dataclasses.replace(call, split=None)
+            ) or _shares(call)
         return _shares(call)
 
     name = "ulysses" if inner == "auto" else f"ulysses:{inner}"

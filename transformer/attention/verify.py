@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from transformer.attention.api import attend
-from transformer.attention.backends import Unserved, named
+from transformer.attention.backends import Unserved, find_backend
 from transformer.attention.masks import Mask
 from transformer.attention.sharded import Split
 from transformer.batch import AnyArray
@@ -105,7 +105,7 @@ def verify(
     backends, precisions = tuple(backends), tuple(precisions)
     for backend in backends:
         if backend != "auto":
-            named(backend)
+            find_backend(backend)
     for use, program, backend in itertools.product(uses, programs, backends):
         yield from _cells(backend, use, program, sizes, precisions)
 

@@ -1,9 +1,11 @@
 """What is computed: model families behind one contract (seq2seq.py).
 
-To add a family: subclass `Seq2Seq`, answer its calls, and give it a row in `FAMILIES`.
+To add a family: subclass `Seq2Seq` and answer its calls. `model.family="my_package.module:Class"`
+takes it from anywhere; one of ours has a row in `FAMILIES`.
 """
 
 from transformer.config import ModelConfig
+from transformer.dotted import is_dotted, resolve
 from transformer.errors import UserError
 from transformer.models.recurrent import Recurrent
 from transformer.models.seq2seq import Cache, Memory, Seq2Seq
@@ -25,12 +27,22 @@ def build_model(config: ModelConfig) -> Seq2Seq:
     Raises:
         UserError: no such family, or one that cannot be built as configured, and why.
     """
-    if config.family not in FAMILIES:
-        raise UserError(f"model.family is {config.family!r}; choose one of {', '.join(FAMILIES)}")
-    why = FAMILIES[config.family].unsupported(config)
+    name = config.family
+    if is_dotted(name):
+        family = resolve(name, "model.family")
+        if not (isinstance(family, type) and issubclass(family, Seq2Seq)):
+            raise UserError(f"model.family is {name!r}, which is no subclass of Seq2Seq")
+    elif name in FAMILIES:
+        family = FAMILIES[name]
+    else:
+        raise UserError(
+            f"model.family is {name!r}; choose one of {', '.join(FAMILIES)}, or give a class of "
+            'your own, "module:Class"'
+        )
+    why = family.unsupported(config)
     if why is not None:
         raise UserError(why)
-    return FAMILIES[config.family](config)
+    return family(config)
 
 
 __all__ = ["FAMILIES", "Cache", "Memory", "Seq2Seq", "build_model"]

@@ -1,18 +1,21 @@
 """Evaluation while training: the development set's loss, scores and samples."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformer.decoding import open_translator
 from transformer.evaluation import LikelihoodEvaluator, bleu_tokenizers, score
 from transformer.experiment import Experiment
+from transformer.training.callbacks import Metric
 from transformer.training.metrics import Sample
 
 
 class DevEvaluator:
     """Evaluates parameters on the development set; compiled once, when first used."""
 
-    def __init__(self, experiment: Experiment):
-        self._experiment = experiment
+    def __init__(self, experiment: Experiment, metrics: Sequence[Metric] = ()):
+        self._experiment, self._metrics = experiment, metrics
+        self._translates_all = experiment.config.training.eval_bleu or bool(metrics)
         self._likelihood = LikelihoodEvaluator(experiment, "dev")
         self._pairs = [pair[:2] for pair in experiment.corpus.pairs("dev")]
         self._bleu_tokenizer = None
@@ -33,7 +36,7 @@ class DevEvaluator:
             "perplexity": likelihood.perplexity,
             "accuracy": likelihood.accuracy,
         }
-        pairs = self._pairs if training.eval_bleu else self._pairs[: training.eval_samples]
+        pairs = self._pairs if self._translates_all else self._pairs[: training.eval_samples]
         texts = self._translate(params, [source for source, _ in pairs]) if pairs else []
         if training.eval_bleu:
             scores = score(
@@ -44,13 +47,15 @@ class DevEvaluator:
                 as_spelled=not self._experiment.tokenizer.composes,
             )
             values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
+        references = [target for _, target in pairs]
+        values |= {metric.__name__: float(metric(texts, references)) for metric in self._metrics}
         samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
         return values, samples[: training.eval_samples]
 
     def _refuse_too_large(self) -> None:
         """Before anything trains: the first evaluation may be hours away."""
         training, lengths = self._experiment.config.training, self._experiment.store("dev").lengths
-        sources = lengths[:, 0] if training.eval_bleu else lengths[: training.eval_samples, 0]
+        sources = lengths[:, 0] if self._translates_all else lengths[: training.eval_samples, 0]
         if sources.size:
             shapes = self._experiment.abstract_params
             translator = open_translator(self._experiment, shapes, max_length=int(lengths.max()))

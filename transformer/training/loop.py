@@ -1,12 +1,14 @@
 """The training loop, top to bottom. What it calls is pure, or lives in a module of its own."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 
 from transformer import runtime
 from transformer.batch import Batch
@@ -16,6 +18,7 @@ from transformer.data import Batches, Shape, prefetch
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training import memory, outlook
+from transformer.training.callbacks import Callback, Metric
 from transformer.training.dev_evaluation import DevEvaluator
 from transformer.training.divergence import DivergenceMonitor, Rollback, SkippedBatches
 from transformer.training.host_state import Clock, HostState
@@ -24,7 +27,14 @@ from transformer.training.preemption import Interrupted, StopRequest
 from transformer.training.program import TrainProgram, build_program
 
 
-def train(experiment: Experiment | Config, workdir: str | os.PathLike[str] | None = None) -> Exit:
+def train(
+    experiment: Experiment | Config,
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    metrics: Sequence[Metric] = (),
+    callbacks: Sequence[Callback] = (),
+) -> Exit:
     """Trains until the configured end, going on from the run directory's last checkpoint.
 
         transformer.train(Config.load("experiments/casa_roja.py"), "runs/mine")
@@ -32,6 +42,11 @@ def train(experiment: Experiment | Config, workdir: str | os.PathLike[str] | Non
     Args:
         experiment: what to train; or its configuration.
         workdir: of a configuration: the run's directory; None: runs/NAME, as `transformer train`.
+        optimizer: in place of the configured one, learning rate and all; the schedule is still
+            what `metrics.jsonl` says of the rate.
+        metrics: further measures of the development set's translations, by their names
+            (`__name__`); each evaluation then translates it.
+        callbacks: see `training.callbacks.Callback`.
 
     Returns:
         Exit.DONE, or Exit.PREEMPTED when a signal stopped it and all is saved.
@@ -47,16 +62,20 @@ def train(experiment: Experiment | Config, workdir: str | os.PathLike[str] | Non
     config, layout = experiment.config, experiment.layout
     experiment.check_mesh()
     experiment.check_corpus()
-    program = build_program(config, experiment.model, layout)
+    build = functools.partial(build_program, config, layout=layout, optimizer=optimizer)
+    program = build(model=experiment.model)
     memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
         if experiment.fit_vocabulary():
-            program = build_program(config, experiment.model, layout)
+            program = build(model=experiment.model)
         stop = stack.enter_context(StopRequest(checkpoints))
-        loop = TrainingLoop(experiment, program, checkpoints, stop)
+        evaluator = None
+        if config.training.eval_every:
+            evaluator = DevEvaluator(experiment, metrics)
+        loop = TrainingLoop(experiment, program, checkpoints, stop, evaluator, callbacks)
         rollback = None
         while True:
             try:
@@ -75,11 +94,13 @@ class TrainingLoop:
         program: TrainProgram,
         checkpoints: Checkpoints,
         stop: StopRequest,
+        evaluator: DevEvaluator | None,
+        callbacks: Sequence[Callback] = (),
     ):
         self._experiment, self._config = experiment, experiment.config
         self._program, self._checkpoints, self._stop = program, checkpoints, stop
         self._all_batches = experiment.train_batches
-        self._evaluator = DevEvaluator(experiment) if self._config.training.eval_every else None
+        self._evaluator, self._callbacks = evaluator, callbacks
         self._skipped = SkippedBatches()
         self._compiled: set[Shape] = set()  # shapes of batches that the step is compiled for
 
@@ -97,6 +118,8 @@ class TrainingLoop:
         with contextlib.ExitStack() as stack:
             self._open(stack)
             self._announce(rollback)
+            for callback in self._callbacks:
+                callback.on_start(self._step)
             self._ended = self._step >= steps
             if not self._host.evaluated and self._evaluator:  # a signal stopped it
                 try:
@@ -129,6 +152,7 @@ class TrainingLoop:
                     self._save(score)
                     return self._leave()
             self._checkpoints.wait()
+            self._end(done=True)
         return Exit.DONE
 
     # Beginning ------------------------------------------------------------------------------------
@@ -222,6 +246,8 @@ class TrainingLoop:
         if not self._compiled:  # the first loss is said at once
             self._metrics.flush()
         self._compiled.add(shape)
+        for callback in self._callbacks:
+            callback.on_step(self._step, values)
 
     def _is_out_of_time(self) -> bool:
         training = self._config.training
@@ -248,6 +274,8 @@ class TrainingLoop:
         with self._stop.interrupting():
             values, samples = self._evaluator(self._state.ema or self._state.params)
         self._metrics.evaluation(self._step, values, samples)
+        for callback in self._callbacks:
+            callback.on_evaluation(self._step, values)
         config = self._config.early_stopping
         score, lower = values[config.metric], config.lower_is_better
         self._early_stopping = self._early_stopping.after(score, self._step, lower_is_better=lower)
@@ -270,6 +298,8 @@ class TrainingLoop:
     def _save(self, score: float | None, *, evaluated: bool = True) -> None:
         self._settle()
         self._checkpoints.save(self._state, self._meta(score, evaluated), score)
+        for callback in self._callbacks:
+            callback.on_checkpoint(self._step)
 
     def _meta(self, score: float | None, evaluated: bool = True) -> dict[str, Any]:
         """The host's part of a checkpoint."""
@@ -290,7 +320,12 @@ class TrainingLoop:
     def _leave(self) -> Exit:
         self._checkpoints.wait()
         self._metrics.print(f"stopped at step {self._step:,}, all saved: the same command goes on")
+        self._end(done=False)
         return Exit.PREEMPTED
+
+    def _end(self, *, done: bool) -> None:
+        for callback in self._callbacks:
+            callback.on_end(self._step, done=done)
 
 
 def _feed(

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
+from transformer.dotted import is_dotted, resolve
 from transformer.errors import UserError
 
 
@@ -36,13 +38,16 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 
 
 def build_schedule(name: str, options: Mapping[str, Any]) -> optax.Schedule:
-    """The learning rate of update 0, 1, 2 ...: one of `SCHEDULES`, or of Optax (`NAME_schedule`).
+    """The learning rate of update 0, 1, 2 ...: of `SCHEDULES`, Optax (`NAME_schedule`), or yours.
 
     Raises:
         UserError: no such schedule, or options that it does not take.
     """
     optax_name = name if name.endswith("_schedule") else f"{name}_schedule"
-    factory = SCHEDULES.get(name) or getattr(optax, optax_name, None)
+    if is_dotted(name):
+        factory = resolve(name, "optimizer.schedule")
+    else:
+        factory = SCHEDULES.get(name) or getattr(optax, optax_name, None)
     if factory is None:
         has = [*SCHEDULES, *(n for n in dir(optax) if n.endswith("_schedule"))]
         raise UserError(f"optimizer.schedule is {name!r}{_nearest(name, has)}")
@@ -52,13 +57,21 @@ def build_schedule(name: str, options: Mapping[str, Any]) -> optax.Schedule:
 def build_optimizer(
     name: str, options: Mapping[str, Any], schedule: optax.Schedule, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Optax's optimizer of that name, on a schedule, behind clipping of the global gradient norm.
+    """The optimizer of that name, on a schedule, behind clipping of the global gradient norm.
+
+    Args:
+        name: of optax or optax.contrib; or "module:function" of yours, which takes a learning_rate.
 
     Raises:
-        UserError: Optax has no such optimizer, or it does not take these options.
+        UserError: there is no such optimizer, or it does not take these options.
     """
-    factory = getattr(optax, name, None)
+    if is_dotted(name):
+        factory = resolve(name, "optimizer.name")
+    else:
+        factory = getattr(optax, name, None) or getattr(optax.contrib, name, None)
     if factory is None or "learning_rate" not in _parameters(factory):
+        if is_dotted(name):
+            raise UserError(f"optimizer.name is {name!r}, which takes no learning_rate")
         has = [n for n in dir(optax) if "learning_rate" in _parameters(getattr(optax, n))]
         raise UserError(f"optimizer.name is {name!r}{_nearest(name, has)}")
     if SCHEDULED in options:

@@ -28,17 +28,26 @@ class TrainProgram:
     step: Callable[..., Any]
 
 
-def build_program(config: Config, model: Seq2Seq, layout: Layout) -> TrainProgram:
+def build_program(
+    config: Config,
+    model: Seq2Seq,
+    layout: Layout,
+    optimizer: optax.GradientTransformation | None = None,
+) -> TrainProgram:
     """Builds an experiment's training step; compiles nothing yet.
+
+    Args:
+        optimizer: in place of the configured one.
 
     Raises:
         UserError: there is no such optimizer or schedule, it does not take these options, or the
             mesh does not divide the model.
     """
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.schedule_options)
-    optimizer = build_optimizer(
-        config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
-    )
+    if optimizer is None:
+        optimizer = build_optimizer(
+            config.optimizer.name, config.optimizer.options, schedule, config.training.clip_norm
+        )
     factory = StateFactory(model, optimizer, layout, config.training)
     step = layout.jit(
         make_train_step(model, optimizer, schedule, config.training, config.divergence),

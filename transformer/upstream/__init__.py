@@ -5,7 +5,7 @@
     cpu                 XLA has few threads for several devices of a CPU; pages are small
     compilation_cache   JAX writes programs in place, and never mends one that is cut short
     tensorboard         tensorboardX's writer waits for ever behind a full disk
-    orbax               Orbax, epath and TensorStore read patterns and schemes in paths; a checkpoint
+    orbax               Orbax and its libraries read patterns and schemes in paths; a checkpoint
                         is renamed before it is synced, and not read back
 
 Nothing here is known to a model, a loss or a loop but by its function.
