@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -83,7 +84,18 @@ def train(options: argparse.Namespace) -> Exit:
     from transformer.training import train as run
 
     workdir = options.workdir or Path("runs") / config.run_name
-    return run(Experiment(config, workdir))
+    code = run(Experiment(config, workdir))
+    if code == Exit.DONE and distributed.is_first():
+        print(_what_next(options.config, workdir), file=sys.stderr, flush=True)
+    return code
+
+
+def _what_next(config: str, workdir: Path) -> str:
+    """What one does with a run that is trained."""
+    where = f"--workdir={shlex.quote(str(workdir))}"
+    smoke = "smoke" in config.partition(":")[2].split(",")
+    note = ":smoke is to try the code: what it learned is not meant to be good\n" if smoke else ""
+    return f"{note}next: transformer evaluate {where}, transformer translate {where} < FILE"
 
 
 def evaluate(options: argparse.Namespace) -> Exit:

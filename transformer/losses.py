@@ -1,4 +1,4 @@
-"""What is minimised: label-smoothed cross-entropy, projected and summed chunk by chunk."""
+"""The loss: cross-entropy with label smoothing, projected and summed chunk by chunk."""
 
 import functools
 from collections.abc import Callable

@@ -57,7 +57,7 @@ def test_every_variant_resolves_and_comes_back(smoke: ComparisonConfig) -> None:
     ("changes", "message"),
     [
         ({"seeds": (1,)}, r"seeds is \(1,\); an interval needs two or more"),
-        ({"budget": "money"}, r"budget is 'money'; choose one of parameters, flops"),
+        ({"budget": "money"}, r"budget is 'money'; choose one of tokens, parameters, flops"),
         ({"reference": "rnn"}, r"translation has no experiment 'rnn', which `reference` names"),
         ({"length_bins": (5, 5)}, r"length_bins is \(5, 5\); .* ascending"),
         ({"sedes": (1, 2)}, r"unknown key config.sedes: did you mean config.seeds"),

@@ -6,7 +6,7 @@ specification; every other backend is tested as "equals reference".
 """
 
 from transformer.attention.api import attend
-from transformer.attention.backends import BACKENDS, Backend, unknown_backend
+from transformer.attention.backends import BACKENDS, Backend, served, unknown_backend
 from transformer.attention.masks import Mask
 from transformer.attention.reference import Dropout, attention_weights, masked_softmax
 from transformer.attention.sharded import Split
@@ -23,6 +23,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "masked_softmax",
+    "served",
     "unknown_backend",
     "verify",
 ]

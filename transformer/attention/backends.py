@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,8 @@ from transformer.attention.splash import Splash
 from transformer.dotted import is_dotted, resolve
 from transformer.errors import UserError
 
-log = logging.getLogger(__name__)
+# What "auto" chose in this process, a line a choice, in order; a dict for its order alone.
+served: dict[str, None] = {}
 
 SCORES_LIMIT = 2**30  # bytes of scores that "auto" lets `xla` hold on a device
 
@@ -80,7 +80,7 @@ class Backend:
 
 
 def select(name: str, call: Call) -> Backend:
-    """The row that serves a call. Only "auto" falls through, and it logs why.
+    """The row that serves a call. Only "auto" falls through, and notes why in `served`.
 
     Raises:
         UserError: no such backend; `Unserved`: the one asked for cannot serve the call.
@@ -95,16 +95,12 @@ def select(name: str, call: Call) -> Backend:
     for row in BACKENDS:
         why = row.unsupported(call) or row.inadvisable(call)
         if why is None:
-            _say(f"attention by {row.name}; passed over: {', '.join(passed_over) or 'none'}")
+            why_not = f"; not by {', '.join(passed_over)}" if passed_over else ""
+            served.setdefault(f"attention by {row.name}{why_not}")
             return row
         if row.name not in ACROSS or call.shards > 1:
             passed_over.append(f"{row.name} ({why})")
     raise UserError(f"no attention backend can serve this call: {', '.join(passed_over)}")
-
-
-@functools.cache
-def _say(line: str) -> None:
-    log.info(line)  # once a process, not once a layer and compilation
 
 
 def find_backend(name: str) -> Backend:

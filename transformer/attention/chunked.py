@@ -1,4 +1,4 @@
-"""Online softmax in plain JAX: block by block, memory linear in the length, on any device.
+"""FlashAttention in plain JAX: online softmax block by block, memory linear in the length.
 
 Each block of queries meets the blocks of keys in turn and keeps a running maximum, normaliser and
 output (Milakov and Gimelshein 2018; Rabe and Staats 2021). The backward pass computes each block's

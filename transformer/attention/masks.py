@@ -1,6 +1,7 @@
-"""Which keys a query may attend to, said in data: positions and segments, never a dense matrix.
+"""Attention masks, said in data: positions and segments, never a dense matrix.
 
-A query sees a key where their segments are equal and not 0 (0 is padding), where the key's position
+A padding mask, a causal mask, a window, and sentences packed into one row are one thing here: a
+query sees a key where their segments are equal and not 0 (0 is padding), where the key's position
 is not after its own (`causal`), and where it is less than `window` positions away (`window`).
 `dense` spells this out as a boolean matrix, of a block at a time if need be.
 """
@@ -17,7 +18,7 @@ from transformer.errors import UserError
 
 @struct.dataclass
 class Mask:
-    """A mask as data. Its halves are cut and sent about with the queries and keys they belong to.
+    """An attention mask as data. Its halves travel with the queries and keys they belong to.
 
     Positions count within a segment; causal and window compare them, so they must come from the
     same sequence (self-attention). Cross-attention has neither.

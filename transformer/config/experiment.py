@@ -117,7 +117,7 @@ class MeshConfig(Section, path="mesh"):
     tensor: int = checked(1, _axis)
     """Tensor parallelism: heads, feed-forward and vocabulary split."""
     sequence: int = checked(1, _axis)
-    """Sequence (context) parallelism: positions split, in encoder, decoder and loss."""
+    """Sequence parallelism (context parallelism): positions split, in encoder, decoder and loss."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The plan of an epoch: which examples make up each batch, and in which shape.
+"""The plan of an epoch, by length bucketing or packed rows: which examples make up each batch.
 
 A plan is made from lengths and rates. A seed then decides, for each epoch, who goes with whom and
 in which order; how many batches there are and of which shapes stays the same, so that a step is an

@@ -1,4 +1,4 @@
-"""Length penalties by name: a hypothesis of n tokens scores log_prob / penalty(n).
+"""The length penalty, by name: a hypothesis of n tokens scores log_prob / penalty(n).
 
 n counts the tokens a hypothesis is made of, `</s>` included and `<s>` not, as in the decoders that
 made the two forms known (tensor2tensor's for `gnmt`, Hugging Face's for `power`). Each is 1 at

@@ -1,4 +1,4 @@
-"""Log-probabilities of given translations, token by token, in teacher forcing."""
+"""The log-probability of given translations, token by token, in teacher forcing."""
 
 from collections import defaultdict
 from collections.abc import Sequence

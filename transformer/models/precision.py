@@ -1,4 +1,4 @@
-"""Mixed precision: parameters are float32, products are computed in a dtype of their own."""
+"""Mixed precision: parameters are float32, products are computed in the compute dtype."""
 
 import jax.numpy as jnp
 

@@ -11,6 +11,7 @@ import jax
 import optax
 
 from transformer import runtime
+from transformer.attention import served
 from transformer.batch import Batch
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
 from transformer.config import Config
@@ -245,6 +246,8 @@ class TrainingLoop:
         self._monitor.step(self._step, values.trouble, values.consecutive_bad)
         if not self._compiled:  # the first loss is said at once
             self._metrics.flush()
+            for line in served:
+                self._metrics.print(line)
         self._compiled.add(shape)
         for callback in self._callbacks:
             callback.on_step(self._step, values)

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name: the paper's, and every one that Optax has."""
+"""Optimizers, gradient clipping and learning-rate schedules: the paper's, and all of Optax."""
 
 import difflib
 import inspect
@@ -14,7 +14,7 @@ from transformer.errors import UserError
 
 
 def rsqrt(scale: float, warmup_steps: int) -> optax.Schedule:
-    """scale · min(n^-0.5, n · warmup^-1.5) for update n = 1, 2 ... (AIAYN §5.3, Eq. 3).
+    """scale · min(n^-0.5, n · warmup^-1.5) for update n = 1, 2 ... (AIAYN §5.3, Eq. 3; "Noam").
 
     The paper's scale is d_model^-0.5. The peak, at the end of warm-up, is scale · warmup^-0.5.
     """

@@ -1,4 +1,4 @@
-"""What is seen while a run trains: a bar on a terminal, else a plain line every so often."""
+"""Progress and throughput, while a run trains: a bar on a terminal, else a line now and then."""
 
 import contextlib
 import sys

@@ -50,8 +50,9 @@ def gradients(
 ) -> tuple[Params, LossSums]:
     """d(mean loss)/d(params) over the whole batch, and the sums it came from.
 
-    An accumulated batch is cut in equal parts, computed one after another; the mean is taken over
-    all of them at the end, so the result is that of the batch in one piece (dropout's draws apart).
+    Gradient accumulation: the batch is cut in equal parts, computed one after another; the mean is
+    taken over all of them at the end, so the result is that of the batch in one piece (dropout's
+    draws apart).
     """
 
     def part(micro: Batch, number: Any) -> tuple[Params, LossSums]:
@@ -99,7 +100,7 @@ def make_train_step(
     config: TrainingConfig,
     divergence: DivergenceConfig,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The step as a function to jit: gradients, one update, and the average if there is one.
+    """The step as a function to jit: gradients, one update, and the moving average if there is one.
 
     With divergence.action "skip" a bad step counts, and leaves all else as it was.
     """

@@ -1,4 +1,4 @@
-"""Layers of the Transformer, and stacks of them.
+"""The Transformer's encoder layer and decoder layer, and stacks of them.
 
 Layers of a stack share one tree of parameters, stacked along a leading axis N, and one loop.
 """

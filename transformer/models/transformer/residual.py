@@ -20,8 +20,8 @@ Function = Callable[[Array], Array]
 class Norm(nn.Module):
     """Normalises the last axis in float32, then applies a learned scale.
 
-    `layer_norm` (Ba et al. 2016): mean 0 and variance 1, then scale and bias. `rms_norm` (Zhang
-    and Sennrich 2019): mean square 1, then scale.
+    `layer_norm` (Ba et al. 2016): mean 0 and variance 1, then scale and bias. `rms_norm` (RMSNorm,
+    Zhang and Sennrich 2019): mean square 1, then scale.
     """
 
     config: ModelConfig
