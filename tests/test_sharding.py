@@ -15,12 +15,12 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import base
 from transformer import testing
+from transformer.config import ShardingConfig
 from transformer.errors import UserError
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout, constrain, current
-from transformer.testing import RULES, TRAINING, assert_equals_reference
+from transformer.testing import TRAINING, assert_equals_reference
 from transformer.training.step import StateFactory, gradients
 
 CONFIG = testing.model_config(
@@ -135,9 +135,8 @@ def test_a_step_does_not_depend_on_how_the_length_is_split(backend, axes, packed
 
 
 def test_every_rule_book_has_the_same_axes() -> None:
-    """base.py's rules, those for tests, and what a layout of one device knows."""
-    assert base.get_config().sharding.rules == RULES
-    assert list(Layout.single().rules) == [logical for logical, _ in RULES]
+    """An experiment's default rules, and what a layout of one device knows."""
+    assert list(Layout.single().rules) == [logical for logical, _ in ShardingConfig().rules]
 
 
 def test_initial_parameters_can_be_made_alone() -> None:

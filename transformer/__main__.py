@@ -178,8 +178,8 @@ def verify(options: argparse.Namespace) -> Exit:
     cells = []
     for cell in attention.verify(backends, sizes):
         cells.append(cell)
-        said = cell.fault or (f"refuses: {cell.refused}" if cell.refused else "ok")
-        print(f"{cell.backend}, {cell.use}, {cell.case}: {said}", file=sys.stderr, flush=True)
+        verdict = cell.fault or (f"refuses: {cell.refused}" if cell.refused else "ok")
+        print(f"{cell.backend}, {cell.use}, {cell.case}: {verdict}", file=sys.stderr, flush=True)
     if options.json:
         _print(json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1))
     else:

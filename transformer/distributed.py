@@ -145,12 +145,12 @@ def _difference(what: str, ours: Any, theirs: Any, process: int) -> str:
     if not isinstance(ours, dict):
         return f"process {process} has another {what} than process 0"
     keys = differences(ours, theirs)
-    shown = "; ".join(
+    differences_text = "; ".join(
         f"{key} is {value_at(theirs, key)!r} there, {value_at(ours, key)!r} here"
         for key in keys[:4]
     )
     more = "; ..." if keys[4:] else ""
-    return f"process {process} has another {what} than process 0 ({shown}{more})"
+    return f"process {process} has another {what} than process 0 ({differences_text}{more})"
 
 
 def barrier(name: str) -> None:
@@ -196,8 +196,8 @@ def leave(code: int, error: BaseException, show: Callable[[], object]) -> NoRetu
     else:
         show()
         if not isinstance(error, Disagreement):
-            said = str(error) if isinstance(error, UserError | OSError) else _last_line(error)
-            message = json.dumps({"process": jax.process_index(), "reason": said})
+            reason = str(error) if isinstance(error, UserError | OSError) else _last_line(error)
+            message = json.dumps({"process": jax.process_index(), "reason": reason})
             with contextlib.suppress(Exception):  # another one was first, or process 0 is gone
                 _client().key_value_set(FAILURE, message)
     _bid_farewell()
@@ -240,12 +240,12 @@ def _end(reason: str) -> NoReturn:
 def _first_failure() -> str:
     """The reason of the process that failed first, if that is another; else ""."""
     try:
-        said = json.loads(_client().key_value_try_get(FAILURE))
+        failure = json.loads(_client().key_value_try_get(FAILURE))
     except jax.errors.JaxRuntimeError:  # nobody has said anything; or process 0 is gone
         return ""
-    if said["process"] == jax.process_index():
+    if failure["process"] == jax.process_index():
         return ""
-    return f"process {said['process']}: {said['reason']}"
+    return f"process {failure['process']}: {failure['reason']}"
 
 
 def _bid_farewell() -> None:

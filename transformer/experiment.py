@@ -139,9 +139,9 @@ class Experiment:
     @property
     def _rows(self) -> int:
         """The rows of the tables of pieces: as the run chose, or as many as were asked for."""
-        asked = self.config.model.vocab_size
-        rows = run_directory.chosen(self.workdir).get(ROWS_KEY, asked)
-        if type(rows) is not int or not 0 < rows <= asked:
+        most = self.config.model.vocab_size
+        rows = run_directory.chosen(self.workdir).get(ROWS_KEY, most)
+        if type(rows) is not int or not 0 < rows <= most:
             raise UserError(
                 f"{self.workdir}/{run_directory.CHOICES} says that {ROWS_KEY} is {rows!r}, which "
                 "was not written there: bring it back, or take another --workdir"
@@ -185,23 +185,23 @@ class Experiment:
         Where the text supports fewer pieces than were asked for, nothing could reach the other
         rows of its tables. A run that has checkpoints keeps the rows that it has.
         """
-        size, asked = self.tokenizer.size, self.config.model.vocab_size
+        size, most = self.tokenizer.size, self.config.model.vocab_size
         enough = size + -size % math.lcm(ROWS, self.layout.split("vocab"))
-        if enough >= asked:
+        if enough >= most:
             return False
         begun = run_directory.has_checkpoints(self.workdir)
-        rows = run_directory.choose(self.workdir, ROWS_KEY, lambda: asked if begun else enough)
+        rows = run_directory.choose(self.workdir, ROWS_KEY, lambda: most if begun else enough)
         if distributed.is_first():
             log.warning(
                 "the tokenizer has %s pieces, for the text supports no more: the model has %s rows "
                 "for them%s",
                 *(f"{size:,}", f"{rows:,}"),
-                ", as it had from the start" if rows == asked else f", not {asked:,}",
+                ", as it had from the start" if rows == most else f", not {most:,}",
             )
         if rows == self.model.config.vocab_size:
             return False
-        for made in ("model", "abstract_params"):
-            vars(self).pop(made, None)
+        for part in ("model", "abstract_params"):
+            vars(self).pop(part, None)
         return True
 
     @cached_property
@@ -300,14 +300,14 @@ class Experiment:
         limit = data.max_length
         if data.batching == "packed":
             limit = min(limit, data.packed_length)
-        kept = self._kept(store, limit)
+        in_training = self._kept(store, limit)
         rates = [1.0]
         if data.source == "mixture":
             rates = [data.mixture[name].rate for name in self.corpus.origins("train")]
         portions = [
             Portion(examples, rate)
             for part, rate in enumerate(rates)
-            if len(examples := np.flatnonzero(kept & (store.parts == part)))
+            if len(examples := np.flatnonzero(in_training & (store.parts == part)))
         ]
         options: dict[str, Any] = {
             "tokens_per_batch": data.tokens_per_batch,
@@ -327,7 +327,7 @@ class Experiment:
             self.tokenizer,
             folder.with_name(f"{folder.name}-sampled"),
             make_plan,
-            plan_key=f"{options} {rates} {zlib.crc32(kept.tobytes()):08x} {plan.__name__}",
+            plan_key=f"{options} {rates} {zlib.crc32(in_training.tobytes()):08x} {plan.__name__}",
             probability=data.tokenizer.sampling,
             seed=self.config.seed,
             max_length=limit,
@@ -349,27 +349,27 @@ class Experiment:
             max_length=max_length,
             max_ratio=self.config.data.max_ratio,
         )
-        found = {
+        reports = {
             "train": selection.report(
                 train, self.corpus.origins("train"), problems, self._left_out, ~Problem(0)
             )
         }
         for split, store in others.items():
             origins = self.corpus.origins(split)
-            found[split] = selection.report(store, origins, store.problems, Problem(0))
+            reports[split] = selection.report(store, origins, store.problems, Problem(0))
         path = self.workdir / "data_report.json"
         if distributed.is_first():
-            files.write_json(path, found)
-        kept = (problems & self._left_out) == 0
+            files.write_json(path, reports)
+        in_training = (problems & self._left_out) == 0
         summary = f"{selection.summary(problems, self._left_out)}: see {path}"
-        if not kept.any():
+        if not in_training.any():
             raise UserError(
                 f"{summary}; mend the text, or loosen data.leave_out, data.max_length or "
                 "data.max_ratio"
             )
-        if not kept.all():
+        if not in_training.all():
             log.warning("%s", summary)
-        return kept
+        return in_training
 
     def eval_batches(self, split: str) -> Batches:
         """Steps 0 to `plan.batches_per_epoch`: every example of a split once, however long."""

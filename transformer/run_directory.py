@@ -93,8 +93,8 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
     """
     mine = config.as_dict()
     if distributed.count() > 1:
-        told = without(mine, ("distributed", *CACHES, *FILES))
-        distributed.agree("configuration", told, "start all with the same command")
+        identity = without(mine, ("distributed", *CACHES, *FILES))
+        distributed.agree("configuration", identity, "start all with the same command")
         installed = runtime.describe_software()
         distributed.agree("installation", installed, "install the same on all machines")
     with contextlib.ExitStack() as stack:
@@ -124,8 +124,8 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
-        for made in ("tokenizer.model", "metrics.jsonl", "corpus.json", CHOICES):
-            (workdir / made).unlink(missing_ok=True)
+        for name in ("tokenizer.model", "metrics.jsonl", "corpus.json", CHOICES):
+            (workdir / name).unlink(missing_ok=True)
     write_json(path, mine)
     starts = workdir / "environment.json"
     try:
@@ -138,8 +138,8 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
 
 def has_checkpoints(workdir: Path) -> bool:
     """Whether a run has come so far that its directory holds something of value."""
-    kept = workdir / "checkpoints"
-    return kept.exists() and any(path.name.isdigit() for path in kept.iterdir())
+    folder = workdir / "checkpoints"
+    return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def _is_empty(workdir: Path) -> bool:
@@ -181,12 +181,12 @@ def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
         and not (value_at(theirs, key) is None and is_default(key, value_at(mine, key)))
     ]
     if differ:
-        shown = "; ".join(
+        differences_text = "; ".join(
             f"{key} is {value_at(mine, key)!r} here, {value_at(theirs, key)!r} there"
             for key in differ[:4]
         )
         raise UserError(
-            f"{workdir} holds a run of another configuration ({shown}"
+            f"{workdir} holds a run of another configuration ({differences_text}"
             f"{'; ...' if len(differ) > 4 else ''}): take another --workdir"
         )
 

@@ -227,8 +227,8 @@ def describe_software() -> dict[str, Any]:
 
 def _processor() -> str:
     """The processor's name, where the system says it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text("utf-8", "replace").split("\n") if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").split("\n") if cpuinfo.exists() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
 

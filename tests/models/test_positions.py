@@ -12,6 +12,7 @@ from tests.models.equations import Sentence
 from tests.models.options import SIZES, config, drawn
 from transformer import testing
 from transformer.batch import Batch
+from transformer.config import ShardingConfig
 from transformer.config.model import SCHEMES
 from transformer.errors import UserError
 from transformer.models import build_model
@@ -169,7 +170,7 @@ def test_one_key_value_head_where_heads_are_split() -> None:
 
         return layout.jit(run)(params, layout.place(jax.tree.map(np.asarray, batch)))
 
-    whole = [(name, () if name == "kv_heads" else to) for name, to in testing.RULES]
+    whole = [(name, () if name == "kv_heads" else to) for name, to in ShardingConfig().rules]
     assert_equals_reference(decoded(Layout(axes, whole)), decoded(testing.layout()), 2e-5)
     with pytest.raises(UserError, match="axis 'kv_heads' has size 1, which the mesh axes tensor"):
-        decoded(Layout(axes, testing.RULES))
+        decoded(Layout(axes, ShardingConfig().rules))

@@ -193,8 +193,8 @@ def _differentiate_pair(
     dweights = _product("BtGrU,BsGU->BGrts", qs.do, ks.v)
     dropped = weights
     if dropout is not None:
-        kept = _kept(dropout, qs.number, ks.number, weights.shape)
-        dropped, dweights = weights * kept, dweights * kept
+        scaled_mask = _kept(dropout, qs.number, ks.number, weights.shape)
+        dropped, dweights = weights * scaled_mask, dweights * scaled_mask
     dscores = weights * (dweights - qs.delta[..., None])
     dv_BsGU = _product("BGrts,BtGrU->BsGU", dropped.astype(qs.do.dtype), qs.do)
     dk_BsGK = _product("BGrts,BtGrK->BsGK", dscores.astype(qs.q.dtype), qs.q)
@@ -232,5 +232,5 @@ def _pull_bias(bias: Any, qs: _Queries, ks: _Keys, dscores_BGrts: Array) -> Leav
 def _kept(dropout: Dropout, q_number: Array, k_number: Array, shape: tuple[int, ...]) -> Array:
     """This pair of blocks' dropout: 0, or what makes up for the zeros; the same in both passes."""
     key = jax.random.fold_in(jax.random.fold_in(dropout.key, q_number), k_number)
-    kept = bernoulli(key, 1.0 - dropout.rate, shape)
-    return kept.astype(jnp.float32) / (1.0 - dropout.rate)
+    keep = bernoulli(key, 1.0 - dropout.rate, shape)
+    return keep.astype(jnp.float32) / (1.0 - dropout.rate)

@@ -59,5 +59,5 @@ def masked_softmax(scores: Float[Array, "*rows S"], allowed: Array) -> Float[Arr
 
 
 def drop(weights: Float[Array, "..."], dropout: Dropout) -> Float[Array, "..."]:
-    kept = bernoulli(dropout.key, 1.0 - dropout.rate, weights.shape)
-    return jnp.where(kept, weights / (1.0 - dropout.rate), 0.0).astype(weights.dtype)
+    keep = bernoulli(dropout.key, 1.0 - dropout.rate, weights.shape)
+    return jnp.where(keep, weights / (1.0 - dropout.rate), 0.0).astype(weights.dtype)

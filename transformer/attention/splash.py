@@ -169,20 +169,20 @@ class _Part:
         (q_low, q_high), (k_low, k_high) = spans(segments.q, self.bq), spans(segments.kv, self.bk)
         # Padding at a sentence's end is below every segment: the span then reaches down to it,
         # which visits too much and never too little.
-        seen = (q_high[:, :, None] >= k_low[:, None]) & (k_high[:, None] >= q_low[:, :, None])
-        seen &= (q_high > 0)[:, :, None] & (k_high > 0)[:, None]
-        seen = seen.any(0)
+        visible = (q_high[:, :, None] >= k_low[:, None]) & (k_high[:, None] >= q_low[:, :, None])
+        visible &= (q_high > 0)[:, :, None] & (k_high > 0)[:, None]
+        visible = visible.any(0)
         if self.mask.by_distance:
             q_index = _pad(self.mask.q_index, self.bq, 0, axis=0)  # pyright: ignore
             first = self.mask.k_index[0]  # pyright: ignore
-            k_first = first + self.bk * jnp.arange(seen.shape[1])
+            k_first = first + self.bk * jnp.arange(visible.shape[1])
             q_low, q_high = spans(q_index, self.bq)
             if self.mask.is_causal:
-                seen &= q_high[:, None] >= k_first[None]
+                visible &= q_high[:, None] >= k_first[None]
             if self.mask.window is not None:
-                seen &= q_low[:, None] - (k_first + self.bk - 1)[None] < self.mask.window
-                seen &= k_first[None] - q_high[:, None] < self.mask.window
-        return seen
+                visible &= q_low[:, None] - (k_first + self.bk - 1)[None] < self.mask.window
+                visible &= k_first[None] - q_high[:, None] < self.mask.window
+        return visible
 
 
 def _block(length: int, most: int) -> int:

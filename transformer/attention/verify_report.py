@@ -11,13 +11,13 @@ def summary(cells: Sequence[Cell]) -> str:
     """One line a backend and use, one column a mask: ok, FAULT or a reason's number."""
     reasons: dict[str, int] = {}
     backends = list(dict.fromkeys(cell.backend for cell in cells))
-    found = {(cell.backend, cell.use, cell.case): cell for cell in cells}
+    by_case = {(cell.backend, cell.use, cell.case): cell for cell in cells}
     rows = []
     for backend in backends:
         for use in USES:
             marks = []
             for case in CASES:
-                cell = found.get((backend, use, case))
+                cell = by_case.get((backend, use, case))
                 if cell is None:
                     marks.append("")
                 elif cell.fault:

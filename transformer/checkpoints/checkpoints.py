@@ -167,7 +167,7 @@ class Checkpoints:
         damaged: list[int] = []
         for step in reversed(self.steps):
             try:
-                found = self.restore(abstract, step)
+                restored = self.restore(abstract, step)
             except Unusable as error:
                 log.warning("%s", error)
                 unusable.append(error)
@@ -177,7 +177,7 @@ class Checkpoints:
                 distributed.first_then_all("damaged", lambda: self._move_away(damaged))
                 self._manager.reload()
                 log.warning("going on from step %d, the newest whole checkpoint", step)
-            return found
+            return restored
         if unusable:
             raise UserError(
                 f"none of the {len(unusable)} checkpoints in {self.directory} can be used; "
@@ -272,8 +272,8 @@ class Checkpoints:
         return old_names.with_new_names(got) if is_old else got
 
     def _unusable(self, step: int, reason: object) -> Unusable:
-        shown = " ".join(self._root.with_own_name(reason).split())[:200] or type(reason).__name__
-        return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({shown})")
+        why = " ".join(self._root.with_own_name(reason).split())[:200] or type(reason).__name__
+        return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({why})")
 
     @contextlib.contextmanager
     def _writing(self, step: int | None = None):

@@ -23,8 +23,8 @@ class Preserve:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         steps = [info.step for info in checkpoints]
-        kept = {*self._choose(steps)}
-        return [step in kept for step in steps]
+        preserved = {*self._choose(steps)}
+        return [step in preserved for step in steps]
 
 
 def manager(

@@ -160,8 +160,8 @@ def _said(error: BaseException, path: Path) -> str:
         must = re.sub(r"^class '(.*\.)?|'$", "", kind[3].strip("<>"))
         return f"{where}{kind[1]} is {kind[2]!r}; it must be of type {must}"
     name = "" if type(error) in (ValueError, UserError) else type(error).__name__
-    said = ": ".join(filter(None, (name, " ".join(str(error).split()))))
-    return where + (said or type(error).__name__)
+    message = ": ".join(filter(None, (name, " ".join(str(error).split()))))
+    return where + (message or type(error).__name__)
 
 
 def _of_a_section(frames: traceback.StackSummary) -> bool:

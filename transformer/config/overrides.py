@@ -24,24 +24,24 @@ def override(config: Any, arguments: Sequence[str]) -> None:
         UserError: an argument is no change of a key, the key does not exist, or cannot take the
             value.
     """
-    given: list[str] = []
-    for shown, key, text in _changes(config, arguments):
+    changed_keys: list[str] = []
+    for argument, key, text in _changes(config, arguments):
         *parents, name = key.split(".")
-        section = _section(config, parents, shown)
+        section = _section(config, parents, argument)
         free = _is_free(parents)
         if name not in section and not free:
-            raise _unknown(name, section, shown)
-        if later := [other for other in given if other.startswith(f"{key}.")]:
-            raise UserError(f"{shown} replaces config.{later[0]}, given before it: swap the two")
+            raise _unknown(name, section, argument)
+        if later := [other for other in changed_keys if other.startswith(f"{key}.")]:
+            raise UserError(f"{argument} replaces config.{later[0]}, given before it: swap the two")
         if name not in section:
             value = _literal(text)
         else:
-            value = _converted(section[name], text, shown)
-            if isinstance(value, tuple) and key in given:  # its items, one after another
+            value = _converted(section[name], text, argument)
+            if isinstance(value, tuple) and key in changed_keys:  # its items, one after another
                 value = section[name] + value
         with section.unlocked(), section.ignore_type():
             section[name] = value
-        given.append(key)
+        changed_keys.append(key)
 
 
 def override_values(config: Any, values: Mapping[str, Any]) -> None:
@@ -199,5 +199,5 @@ def _literal(text: str) -> Any:
 
 
 def _printable(text: str) -> str:
-    shown = text if text.isprintable() else repr(text)[1:-1]
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+    printable = text if text.isprintable() else repr(text)[1:-1]
+    return printable if len(printable) <= 200 else f"{printable[:200]}..."

@@ -213,9 +213,9 @@ class PartConfig(Section, path="data.mixture.NAME"):
             0.0 < self.rate < math.inf,
             f"{key}.rate is {self.rate}; it is how often an epoch has each pair, above 0",
         )
-        given = [source for source in SOURCES if getattr(self, source) is not None]
+        sections = [source for source in SOURCES if getattr(self, source) is not None]
         require(
-            given == [self.source],
-            f"{key} has the sections {', '.join(given) or '(none)'}; it needs {self.source}, which "
-            "its source names, and no other",
+            sections == [self.source],
+            f"{key} has the sections {', '.join(sections) or '(none)'}; it needs {self.source}, "
+            "which its source names, and no other",
         )

@@ -62,10 +62,10 @@ class Masking:
             here = chosen[start:end]
             here[:] = (choice < self.share) | (choice == choice.min())
             others = random.integers(FIRST, self.vocab_size, end - start)
-            shown = tokens[start:end]
-            shown[here & (kind < MASKED)] = MASK
+            masked = tokens[start:end]
+            masked[here & (kind < MASKED)] = MASK
             replaced = here & (kind >= MASKED) & (kind < MASKED + REPLACED)
-            shown[replaced] = others[replaced]
+            masked[replaced] = others[replaced]
         return chosen, tokens
 
 

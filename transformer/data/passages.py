@@ -75,9 +75,9 @@ class Files(FilesConfig):
             )
         passages = [passage for path in self._paths[split] for passage in self._passages(path)]
         limit = {"dev": self.dev_size, "test": self.test_size}.get(split, len(passages))
-        kept = min(limit, len(passages))
-        for index in range(kept):  # evenly from all
-            yield self._pair(passages[index * len(passages) // kept], split)
+        count = min(limit, len(passages))
+        for index in range(count):  # evenly from all
+            yield self._pair(passages[index * len(passages) // count], split)
 
     def fingerprint(self, split: str) -> str:
         kind = (self.lines, self.prompt_lines, self.unprompted, self.dev_size, self.test_size)

@@ -107,9 +107,9 @@ class Sampled:
 
         Who has one mapped keeps it all the same.
         """
-        kept = {str(number) for number in range(epoch - KEPT + 1, epoch + 1)}
+        recent = {str(number) for number in range(epoch - KEPT + 1, epoch + 1)}
         for folder in list(self._folder.iterdir()):
-            is_over = folder.name.isdigit() and folder.name not in kept
+            is_over = folder.name.isdigit() and folder.name not in recent
             if is_over and not files.is_read(folder):
                 gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
                 with contextlib.suppress(FileNotFoundError):  # another process was quicker

@@ -47,15 +47,15 @@ def readable(pairs: Iterable[Pair], leave_out: Problem) -> Iterator[Pair]:
     Raises:
         UserError: there is none.
     """
-    total, kept, fallen = 0, 0, Counter()
+    total, readable_count, fallen = 0, 0, Counter()
     for pair in pairs:
         total += 1
-        if found := pair.problems & leave_out & IN_TEXT:
-            fallen.update(found)
+        if reasons := pair.problems & leave_out & IN_TEXT:
+            fallen.update(reasons)
         else:
-            kept += 1
+            readable_count += 1
             yield pair
-    if not kept:
+    if not readable_count:
         raise UserError(f"{nothing_left(total, fallen)}: mend the text, or loosen data.leave_out")
 
 
@@ -96,11 +96,11 @@ def report(
     starts = np.searchsorted(store.parts, np.arange(len(origins) + 1))  # a part is one stretch
 
     def lines(kind: Problem) -> list[int] | dict[str, list[int]]:
-        found = [
+        reports = [
             (np.flatnonzero(problems[start:stop] & kind) + 1).tolist()
             for start, stop in itertools.pairwise(starts)
         ]
-        return dict(zip(origins, found, strict=True)) if len(origins) > 1 else found[0]
+        return dict(zip(origins, reports, strict=True)) if len(origins) > 1 else reports[0]
 
     return {
         "from": origins,

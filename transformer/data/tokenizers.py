@@ -226,8 +226,8 @@ class Tokenizer:
 
         A model's embedding may have more rows than the vocabulary has pieces, so it can emit such.
         """
-        kept = [[int(i) for i in sequence if UNK < i < self.size] for sequence in ids]
-        return self._processor.decode(kept, num_threads=-1) if kept else []
+        pieces = [[int(i) for i in sequence if UNK < i < self.size] for sequence in ids]
+        return self._processor.decode(pieces, num_threads=-1) if pieces else []
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """What each id stands for, to label an axis with; a word's first piece starts with ▁."""

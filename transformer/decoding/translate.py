@@ -250,8 +250,8 @@ class Translator:
 
         def collect() -> None:
             rows, hypotheses = running.popleft()
-            for i, found in zip(rows, self._read(hypotheses, len(rows)), strict=True):
-                results[i] = found or NOT_FINITE
+            for i, translations in zip(rows, self._read(hypotheses, len(rows)), strict=True):
+                results[i] = translations or NOT_FINITE
 
         for rows, shape in self._batches({i: len(ids) for i, ids in searched.items()}):
             self._refuse_too_large(*shape)
@@ -303,16 +303,18 @@ class Translator:
 
     def _read(self, hypotheses: Hypotheses, rows: int) -> list[list[Translation]]:
         """The first `rows` sentences' translations, as text."""
-        found = jax.device_get(hypotheses)
-        places = [(b, w) for b in range(rows) for w in np.flatnonzero(np.isfinite(found.scores[b]))]
-        tokens = [found.tokens[b, w, : found.lengths[b, w] - 1].tolist() for b, w in places]
+        fetched = jax.device_get(hypotheses)
+        places = [
+            (b, w) for b in range(rows) for w in np.flatnonzero(np.isfinite(fetched.scores[b]))
+        ]
+        tokens = [fetched.tokens[b, w, : fetched.lengths[b, w] - 1].tolist() for b, w in places]
         results: list[list[Translation]] = [[] for _ in range(rows)]
         for (b, w), ids, text in zip(places, tokens, self._tokenizer.decode(tokens), strict=True):
             results[b].append(
                 Translation(
                     text=_line_breaks.sub(" ", text),
-                    score=float(found.scores[b, w]),
-                    log_prob=float(found.log_probs[b, w]),
+                    score=float(fetched.scores[b, w]),
+                    log_prob=float(fetched.log_probs[b, w]),
                     tokens=tuple(ids),
                 )
             )

@@ -104,14 +104,14 @@ def in_training(experiment: Experiment, references: Callable[[], Iterable[str]])
         UserError: as `of_run`.
     """
     began_before = run_directory.has_checkpoints(experiment.workdir)
-    kept = _keep(
+    tokenizer = _keep(
         experiment,
         "bleu_tokenizer_in_training",
         lambda: BEFORE if began_before else _asked_or_suited(experiment, references),
     )
     if not began_before:
-        _keep(experiment, "bleu_tokenizer", lambda: kept)
-    return kept
+        _keep(experiment, "bleu_tokenizer", lambda: tokenizer)
+    return tokenizer
 
 
 def of_run(experiment: Experiment, references: Callable[[], Iterable[str]]) -> str:
@@ -125,28 +125,28 @@ def of_run(experiment: Experiment, references: Callable[[], Iterable[str]]) -> s
 
 
 def _asked_or_suited(experiment: Experiment, references: Callable[[], Iterable[str]]) -> str:
-    asked = experiment.config.evaluation.bleu_tokenizer
-    if asked == "auto":
+    configured = experiment.config.evaluation.bleu_tokenizer
+    if configured == "auto":
         return suited(references())
-    check(asked)  # before it is written down
-    return asked
+    check(configured)  # before it is written down
+    return configured
 
 
 def _keep(experiment: Experiment, name: str, choose: Callable[[], str]) -> str:
-    asked, workdir = experiment.config.evaluation.bleu_tokenizer, experiment.workdir
-    kept = run_directory.choose(workdir, name, choose)
-    if kept not in BLEU_TOKENIZERS:
+    configured, workdir = experiment.config.evaluation.bleu_tokenizer, experiment.workdir
+    chosen = run_directory.choose(workdir, name, choose)
+    if chosen not in BLEU_TOKENIZERS:
         raise UserError(
-            f"{workdir}/{run_directory.CHOICES} says that {name} is {kept!r}, which was not "
+            f"{workdir}/{run_directory.CHOICES} says that {name} is {chosen!r}, which was not "
             "written there: bring it back, or take another --workdir"
         )
-    if asked not in ("auto", kept):
+    if configured not in ("auto", chosen):
         raise UserError(
-            f"evaluation.bleu_tokenizer is {asked!r}, but the run in {workdir} is scored with "
-            f"{kept!r}: set it to that or to 'auto', or take another --workdir"
+            f"evaluation.bleu_tokenizer is {configured!r}, but the run in {workdir} is scored with "
+            f"{chosen!r}: set it to that or to 'auto', or take another --workdir"
         )
-    check(kept)
-    return kept
+    check(chosen)
+    return chosen
 
 
 def _script(character: str) -> str:

@@ -30,13 +30,13 @@ class BracketScores:
 
     def table(self) -> str:
         """A row a score for people to read: its name, its value, what exactly it is."""
-        found = f"% of {self.sentences:,} sentences"
+        of_sentences = f"% of {self.sentences:,} sentences"
         rows = (
             ("precision", self.precision, "labelled brackets; as EVALB with COLLINS.prm"),
             ("recall", self.recall, ""),
             ("F1", self.f1, ""),
-            ("complete", self.complete_match, f"{found}: all brackets right"),
-            ("mended", self.mended, f"{found}: no tree as they came"),
+            ("complete", self.complete_match, f"{of_sentences}: all brackets right"),
+            ("mended", self.mended, f"{of_sentences}: no tree as they came"),
         )
         return "\n".join(f"{name:<11}  {value:6.2f}  {note}".rstrip() for name, value, note in rows)
 

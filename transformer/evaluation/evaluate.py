@@ -113,11 +113,11 @@ def _of_trees(
 ) -> tuple[BracketScores, list[str]]:
     """The scores of linearised trees, and the trees on a line each."""
     parses, right = [], []
-    for said, pair in zip(translations, pairs, strict=True):
+    for translation, pair in zip(translations, pairs, strict=True):
         words, tags = pair.source.split(" "), pair.tags.split(" ")
         if not pair.source:  # a tree of empty elements alone
             words, tags = [], []
-        parses.append(put_together(said, words))
+        parses.append(put_together(translation, words))
         right.append(put_together(pair.target, words, tags).tree)
     scores = score_brackets(
         [parse.tree for parse in parses], right, sum(parse.mended for parse in parses)

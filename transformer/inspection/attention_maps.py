@@ -97,10 +97,10 @@ def attention_maps(
 def _weights(recorded: PyTree, use: str) -> Array | None:
     """The one leaf that modules of this name have sown."""
     leaves = jax.tree_util.tree_leaves_with_path(recorded)
-    found = [leaf for path, leaf in leaves if f"'{use}'" in jax.tree_util.keystr(path)]
-    if len(found) > 1:
-        raise ValueError(f"{len(found)} modules named {use} recorded attention; expected one stack")
-    return found[0] if found else None
+    sown = [leaf for path, leaf in leaves if f"'{use}'" in jax.tree_util.keystr(path)]
+    if len(sown) > 1:
+        raise ValueError(f"{len(sown)} modules named {use} recorded attention; expected one stack")
+    return sown[0] if sown else None
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,12 @@ def attention_text(
         ]
         return _lines(margin, ["", *rows], [head, *body], "  ")
 
-    shown = max((width - margin) // 3, 1)
-    head = [f"{i + 1:>2}"[-2:] for i in range(len(columns))][:shown]
-    body = [[_shade(x) * 2 for x in row][:shown] for row in weights_TS.tolist()]
-    entries = [f"{i + 1} {column}" for i, column in enumerate(columns[:shown])]
-    if shown < len(columns):
-        entries.append(f"({len(columns) - shown} more are not shown)")
+    columns_shown = max((width - margin) // 3, 1)
+    head = [f"{i + 1:>2}"[-2:] for i in range(len(columns))][:columns_shown]
+    body = [[_shade(x) * 2 for x in row][:columns_shown] for row in weights_TS.tolist()]
+    entries = [f"{i + 1} {column}" for i, column in enumerate(columns[:columns_shown])]
+    if columns_shown < len(columns):
+        entries.append(f"({len(columns) - columns_shown} more are not shown)")
     return _lines(margin, ["", *rows], [head, *body], " ") + f"\n\n{_wrap(entries, width)}"
 
 
@@ -181,8 +181,10 @@ def as_label(text: str) -> str:
 
     What joins characters without being seen stays: emoji, Persian and Indic scripts need it.
     """
-    kept = text.translate(DIRECTIONS)
-    return "".join(UNSHOWN.get(unicodedata.category(character), character) for character in kept)
+    without_directions = text.translate(DIRECTIONS)
+    return "".join(
+        UNSHOWN.get(unicodedata.category(character), character) for character in without_directions
+    )
 
 
 def _checked(weights: Weights, target: Sequence[str], source: Sequence[str]) -> np.ndarray:
@@ -227,9 +229,9 @@ def _fit(text: str, width: int) -> str:
     """The text, or its beginning and an ellipsis where it is wider; accents stay on letters."""
     if cell_len(text) <= width:
         return text
-    kept = ""
+    beginning = ""
     for character in text:
-        if cell_len(kept + character) > width - 1:
+        if cell_len(beginning + character) > width - 1:
             break
-        kept += character
-    return kept + "…"
+        beginning += character
+    return beginning + "…"

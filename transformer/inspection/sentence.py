@@ -81,9 +81,9 @@ def inspect_sentence(
     with experiment.sentence_layout as layout:
         maps = attention_maps(experiment.model, params, *layout.place((batch.source, batch.target)))
     if maps.cross_NBHTS is not None:
-        use, weights_NBHTS, seen = "Cross-attention", maps.cross_NBHTS, source_ids
+        use, weights_NBHTS, key_ids = "Cross-attention", maps.cross_NBHTS, source_ids
     elif maps.decoder_self_NBHTT is not None:  # alone: over the source, and what is written of it
-        use, seen = "Self-attention", [*source_ids, BOS, *target_ids[:-1]]
+        use, key_ids = "Self-attention", [*source_ids, BOS, *target_ids[:-1]]
         weights_NBHTS = maps.decoder_self_NBHTT[:, :, :, len(source_ids) :]
     else:
         raise UserError(
@@ -91,5 +91,5 @@ def inspect_sentence(
             "the source's: there is nothing to show"
         )
     weights_TS = np.asarray(jax.device_get(weights_NBHTS))[:, 0].mean((0, 1))
-    cross = word_map(weights_TS, tokenizer.pieces(target_ids), tokenizer.pieces(seen))
+    cross = word_map(weights_TS, tokenizer.pieces(target_ids), tokenizer.pieces(key_ids))
     return SentenceView(sentence, translation, cross, use)

@@ -158,11 +158,11 @@ def merged(config: Mapping[str, Any], generation: Mapping[str, Any] | None) -> d
         generation: of generation_config.json; None: there is no such file.
     """
     if generation is None:
-        asked = config
+        generation_keys = config
     else:  # the padding is the model's too
-        asked = {"pad_token_id": config.get("pad_token_id"), **_said(generation)}
+        generation_keys = {"pad_token_id": config.get("pad_token_id"), **_said(generation)}
     own = {key: value for key, value in config.items() if key not in TABLE}
-    return own | {key: value for key, value in _said(asked).items() if key in TABLE}
+    return own | {key: value for key, value in _said(generation_keys).items() if key in TABLE}
 
 
 def unknown(generation: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -141,10 +141,10 @@ class _Tensors:
         if name not in self._left:
             raise UserError(f"the weights have no {name}, which config.json asks for")
         # A table may be asked for twice: `refuse_others` knows it.
-        found = self._left[name] if name in SHARED else self._left.pop(name)
-        if found.shape != shape:
-            raise UserError(f"{name} has the shape {found.shape}; config.json says {shape}")
-        return np.asarray(found, np.float32)
+        tensor = self._left[name] if name in SHARED else self._left.pop(name)
+        if tensor.shape != shape:
+            raise UserError(f"{name} has the shape {tensor.shape}; config.json says {shape}")
+        return np.asarray(tensor, np.float32)
 
     def first(self, *names: str) -> str:
         """The first of these names that is there; where none is, the first of all."""

@@ -167,10 +167,10 @@ def never_the_padding(keys: Keys, out_of_reach: bool) -> None:
         keys: the model's.
         out_of_reach: whether its own bias forbids the padding already.
     """
-    said = keys.said("bad_words_ids") is not None
+    is_named = keys.said("bad_words_ids") is not None
     pad = keys.whole("pad_token_id", least=0)
     why = f"{[[pad]]} is all that our searches do (where that will do, write it there)"
-    keys.require("bad_words_ids", said or out_of_reach, why)
+    keys.require("bad_words_ids", is_named or out_of_reach, why)
 
 
 def decoding_of(keys: Keys) -> DecodingConfig:

@@ -22,12 +22,12 @@ def product(spec: str, x: Array, kernel: Any, dtype: Any = None) -> Array:
     operand, weight, result = letters_of(spec)
     small = rounded(x, tuple(i for i, letter in enumerate(operand) if letter not in result))
     sums = contract(spec, small.values, kernel.values, jnp.int32)
-    kept = [
+    result_sizes = [
         [x.shape[i] for i, a in enumerate(letters) if a in result]
         for x, letters in ((x, operand), (kernel.values, weight))
     ]
-    scale_of_x = small.scale.reshape(*kept[0], *[1] * len(kept[1]))
-    scale_of_kernel = kernel.scale.reshape(*[1] * len(kept[0]), *kept[1])
+    scale_of_x = small.scale.reshape(*result_sizes[0], *[1] * len(result_sizes[1]))
+    scale_of_kernel = kernel.scale.reshape(*[1] * len(result_sizes[0]), *result_sizes[1])
     return (sums.astype(jnp.float32) * scale_of_x * scale_of_kernel).astype(dtype or x.dtype)
 
 

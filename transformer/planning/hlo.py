@@ -61,8 +61,8 @@ class Instruction:
         """The computations that it runs, each once (a loop's: once a trip)."""
         if self.opcode.endswith(("-done", "-update")):
             return ()  # of what -start began
-        found = CALLED.findall(self.attributes)
-        return tuple(name for part in found for name in re.findall(r"[\w.-]+", part))
+        groups = CALLED.findall(self.attributes)
+        return tuple(name for part in groups for name in re.findall(r"[\w.-]+", part))
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Module:
         all with one channel; and a reduce-scatter as a computation of that name with an all-reduce
         in it. These, and permutes, share channels, and count each.
         """
-        found: dict[object, Collective] = {}
+        by_channel: dict[object, Collective] = {}
         for name, lines in self.computations.items():
             for line in lines.values():
                 kind = line.opcode.removesuffix("-start")
@@ -211,14 +211,14 @@ class Module:
                 shapes = tuple(shape for x in line.operands for shape in lines[x].shapes)
                 key = (kind, channel[1], shapes) if channel else (name, line.name)
                 source = re.search(r'op_name="([^"]*)"', line.attributes)
-                found[key] = Collective(
+                by_channel[key] = Collective(
                     kind,
                     shapes,
                     _groups(line.attributes),
                     self.runs[name],
                     source[1] if source else "",
                 )
-        return list(found.values())
+        return list(by_channel.values())
 
 
 def _instruction(name: str, text: str) -> Instruction:
@@ -254,10 +254,10 @@ def _shapes(text: str) -> Iterator[Shape]:
 
 
 def _digits(text: str) -> str:
-    found = re.search(r"\d+", text)
-    if found is None:
+    match = re.search(r"\d+", text)
+    if match is None:
         raise ValueError(f"unknown to HLO: {text}")
-    return found[0]
+    return match[0]
 
 
 def _numbers(text: str) -> list[int]:
@@ -292,8 +292,8 @@ def _scalar(
 
 def _dot(line: Instruction, left: tuple[int, ...], right: tuple[int, ...]) -> int:
     """Multiply-adds."""
-    found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
-    summed = _numbers(found[1]) if found else []
+    match = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
+    summed = _numbers(match[1]) if match else []
     return math.prod(line.shapes[0].dims) * math.prod(left[dim] for dim in summed)
 
 

@@ -87,12 +87,12 @@ def compile_step(
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "LIBTPU_INIT_ARGS": " ".join(flags),
     }
-    asked = {"topology": topology, "rows": rows, "length": length, "config": config.as_dict()}
+    request = {"topology": topology, "rows": rows, "length": length, "config": config.as_dict()}
     with tempfile.TemporaryDirectory() as folder, _alone():
         done = subprocess.run(
             [sys.executable, "-m", __name__, folder],
             env=environment,
-            input=json.dumps(asked),
+            input=json.dumps(request),
             capture_output=True,
             text=True,
         )

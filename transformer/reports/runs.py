@@ -54,16 +54,16 @@ class Run:
         if not self.path.exists():
             return None
         try:
-            found = files.read_json(self.path)
-            if found.get("config") != self.config.digest():
+            content = files.read_json(self.path)
+            if content.get("config") != self.config.digest():
                 return None
-            if found.pop("checksum", None) != _checksum(found):
+            if content.pop("checksum", None) != _checksum(content):
                 raise files.Damaged("its checksum is another")
         except files.Damaged as error:
             raise UserError(
                 f"{self.path} is damaged ({error}): delete it, and it is read off its run again"
             ) from None
-        return found
+        return content
 
     def write_result(self, found: dict[str, Any]) -> None:
         """Writes down what has been read off it."""
@@ -97,8 +97,8 @@ def bleu_signatures(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         results: of each row, those of its runs.
     """
     rows: dict[str, dict[str, None]] = {}
-    for name, found in results.items():
-        for one in found:
+    for name, of_experiment in results.items():
+        for one in of_experiment:
             rows.setdefault(one["bleu_signature"], {})[name] = None
     if len(rows) == 1:
         return f"`{next(iter(rows))}`"
@@ -112,7 +112,7 @@ def _checksum(content: dict[str, Any]) -> int:
 def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
     experiment = Experiment.open(workdir)
     params, which = load_params(experiment)
-    found = evaluation.evaluate(experiment, params, split)
+    scores = evaluation.evaluate(experiment, params, split)
     lines = metrics.read(workdir)
     if not lines:
         raise UserError(
@@ -129,6 +129,6 @@ def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
         "seconds": lines[-1]["clock"]["seconds"],
         "target_tokens": sum(map(experiment.train_batches.target_tokens, range(steps))),
         "curve": curve,  # of the development set: step, negative log-likelihood
-        **found.as_dict(),
-        **(more(experiment, params, found) if more else {}),
+        **scores.as_dict(),
+        **(more(experiment, params, scores) if more else {}),
     }

@@ -120,10 +120,10 @@ class Metrics:
         self.lines = 0  # in the file
         if jax.process_index() == 0:
             path = workdir / FILE
-            kept = cut(path, step, evaluated=evaluated)
-            self.lines = len(kept)
-            self._began -= kept[-1]["clock"]["seconds"] if kept else 0.0
-            events = [line for line in kept if line["kind"] == "event"]
+            lines = cut(path, step, evaluated=evaluated)
+            self.lines = len(lines)
+            self._began -= lines[-1]["clock"]["seconds"] if lines else 0.0
+            events = [line for line in lines if line["kind"] == "event"]
             self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
             self._file = path.open("a", encoding="utf-8")
             self._board = EventWriter(workdir / "tensorboard", first=step + 1)
@@ -157,14 +157,14 @@ class Metrics:
     def evaluation(self, step: int, values: Values, samples: Sequence[Sample] = ()) -> None:
         """Records and prints what an evaluation found. The next steps' speed is timed from here."""
         self.flush()
-        found = _numbers(values)
+        numbers = _numbers(values)
         extra = {"samples": [asdict(sample) for sample in samples]} if samples else {}
-        self._write("eval", step, {**found, **extra}, {})
-        self._to_board("eval", step, found)
+        self._write("eval", step, {**numbers, **extra}, {})
+        self._to_board("eval", step, numbers)
         if self._board and samples:
             self._board.text("eval/samples", _markdown(samples), step)
-        shown = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
-        self.print(f"evaluation at step {step:,}: {shown}")
+        text = "  ".join(f"{name} {_short(value)}" for name, value in numbers.items())
+        self.print(f"evaluation at step {step:,}: {text}")
         for sample in samples:
             self.print(f"  source       {sample.source}")
             self.print(f"  reference    {sample.reference}")
@@ -277,13 +277,13 @@ def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]
 
     Where the evaluation at that step is still to come, what was written of it goes, too.
     """
-    kept = [line for line in _parse(path) if line["step"] <= step]
+    lines = [line for line in _parse(path) if line["step"] <= step]
     if not evaluated:
-        is_it = [line["step"] == step and line["kind"] == "eval" for line in kept]
-        kept = kept[: is_it.index(True)] if any(is_it) else kept
-    text = "".join(files.as_json(line) + "\n" for line in kept)
+        is_it = [line["step"] == step and line["kind"] == "eval" for line in lines]
+        lines = lines[: is_it.index(True)] if any(is_it) else lines
+    text = "".join(files.as_json(line) + "\n" for line in lines)
     files.write(path, text)
-    return kept
+    return lines
 
 
 def _parse(path: Path) -> list[dict[str, Any]]:

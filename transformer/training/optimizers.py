@@ -98,13 +98,13 @@ def _nearest(name: str, names: list[str]) -> str:
 def _call(factory: Callable, options: Mapping[str, Any], section: str, name: str) -> Any:
     takes = _parameters(factory)
     unknown = [key for key in options if key not in takes]
-    given = [key for key in options if key != SCHEDULED]
+    named = [key for key in options if key != SCHEDULED]
     missing = [k for k, p in takes.items() if p.default is p.empty and k not in options]
     if unknown or missing:
         wrong = [f"has {', '.join(unknown)}, which {name} does not take"] if unknown else []
         wrong += [f"lacks {', '.join(missing)}, which {name} needs"] if missing else []
-        kept = [f"'{key}': {options[key]!r}" for key in given if key in takes]
-        whole = ", ".join([*kept, *(f"'{key}': ..." for key in missing)])
+        usable = [f"'{key}': {options[key]!r}" for key in named if key in takes]
+        whole = ", ".join([*usable, *(f"'{key}': ..." for key in missing)])
         raise UserError(
             f"{section} {' and '.join(wrong)}: {name} takes "
             f"{', '.join(key for key in takes if key != SCHEDULED)}. Keys that you did not give "
@@ -114,5 +114,5 @@ def _call(factory: Callable, options: Mapping[str, Any], section: str, name: str
     try:
         return factory(**options)
     except (TypeError, ValueError, AttributeError) as error:
-        shown, kept = " ".join(str(error).split()), {key: options[key] for key in given}
-        raise UserError(f"{section}: {name} refuses {kept}: {shown}") from error
+        reason, usable = " ".join(str(error).split()), {key: options[key] for key in named}
+        raise UserError(f"{section}: {name} refuses {usable}: {reason}") from error

@@ -196,7 +196,7 @@ def _like_params(
     optimizer: optax.GradientTransformation, shapes: TrainState, params: Any, layout: Layout
 ) -> Any:
     """Shardings for optimizer state: what is shaped like a parameter is split as it is."""
-    found = []
+    states = []
 
     def map_params() -> None:
         state = optax.tree.map_params(
@@ -207,8 +207,8 @@ def _like_params(
             shapes.params,
             transform_non_params=lambda _: layout.replicated,
         )
-        found.append(state)
+        states.append(state)
 
     # Optax makes a state of placeholders for it: traced, its counts are no program of their own.
     jax.eval_shape(map_params)
-    return found[0]
+    return states[0]

@@ -38,15 +38,15 @@ def files(pattern: str, key: str) -> list[str]:
     Raises:
         UserError: there is no such file.
     """
-    found = []
+    paths = []
     for part in filter(None, map(str.strip, pattern.split(","))):
         some = [part] if Path(part).exists() else sorted(glob.glob(part, recursive=True))
         if not some:
             raise UserError(f"{key}: there is no file {part}; check the path")
-        found += some
-    if not found:
+        paths += some
+    if not paths:
         raise UserError(f"{key} is {pattern!r}, which names no file; take paths and globs")
-    return found
+    return paths
 
 
 def read(path: str, key: str, digests: Digests | None = None) -> Iterator[Tree]:
@@ -166,5 +166,5 @@ def _normalised(tree: _Unfinished) -> Tree:
     if spans and spans[0].label in ROOTS:
         spans[0] = Span(TOP, 0, full)
     # What follows a constituent and covers the same words is its only child.
-    kept = [span for before, span in zip([None, *spans], spans, strict=False) if span != before]
-    return Tree(tuple(tree.words), tuple(tree.tags), tuple(kept))
+    unique = [span for before, span in zip([None, *spans], spans, strict=False) if span != before]
+    return Tree(tuple(tree.words), tuple(tree.tags), tuple(unique))

@@ -71,7 +71,7 @@ class Layer(nn.Module):
         """The layer's products, for `recur`: of the input, of the state, of what is fed."""
         cell = CELLS[self.config.family]
         own = lambda x: constrain(x.astype(dtype), None, "gates", "state")  # noqa: E731
-        found = {
+        weights = {
             "input": Weight(own(self.input)),
             # Of the two products, the one in whose loop adding it costs nothing.
             "recurrent": Weight(own(self.recurrent), self.bias.astype(dtype)),
@@ -80,11 +80,11 @@ class Layer(nn.Module):
             bias_ZR, inner_ZR = jnp.zeros((2, cell.gates, self.width), dtype)
             bias_ZR = bias_ZR.at[cell.apart].set(self.bias[cell.apart].astype(dtype))
             inner_ZR = self.bias.astype(dtype).at[cell.apart].set(self.inner_bias.astype(dtype))
-            found["input"] = Weight(own(self.input), bias_ZR)
-            found["recurrent"] = Weight(own(self.recurrent), inner_ZR)
+            weights["input"] = Weight(own(self.input), bias_ZR)
+            weights["recurrent"] = Weight(own(self.recurrent), inner_ZR)
         if self.fed:
-            found["feed"] = Weight(own(self.feed))
-        return found
+            weights["feed"] = Weight(own(self.feed))
+        return weights
 
 
 def advance(
@@ -158,7 +158,7 @@ def keeps(module: nn.Module, config: ModelConfig, shapes: dict[str, Any]) -> Kee
     Those of a state ("state_0" ...) there are only with variational dropout (Gal and Ghahramani
     2016); without it only what is not recurrent is dropped (Zaremba et al. 2014).
     """
-    found = {}
+    masks = {}
     for name, shape in shapes.items():
         if config.recurrent.variational_dropout:
             shape = (1, *shape[1:])
@@ -166,8 +166,8 @@ def keeps(module: nn.Module, config: ModelConfig, shapes: dict[str, Any]) -> Kee
             continue
         mask = dropout_mask(module, config.dropout, shape)
         if mask is not None:
-            found[name] = mask.astype(jnp.float32) / (1.0 - config.dropout)
-    return found
+            masks[name] = mask.astype(jnp.float32) / (1.0 - config.dropout)
+    return masks
 
 
 def masked(x: Array, masks: Keeps, name: str) -> Array:

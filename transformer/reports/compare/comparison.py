@@ -66,7 +66,7 @@ def _speeds(
     config: ComparisonConfig, group: Mapping[str, Config], workdir: Path
 ) -> dict[int, dict[str, dict[str, Any]]]:
     """Measures the speed of each length and experiment, where it has not been measured."""
-    found: dict[int, dict[str, dict[str, Any]]] = {}
+    speeds: dict[int, dict[str, dict[str, Any]]] = {}
     slow: set[str] = set()
     for length in config.speed.lengths:
         path = workdir / "results" / f"speed.{length}.json"
@@ -75,15 +75,15 @@ def _speeds(
             rows = speed.measure(group, length, config.speed, slow)
             files.write_json(path, {"machine": runtime.describe(), "rows": rows})
         try:
-            found[length] = files.read_json(path)["rows"]
+            speeds[length] = files.read_json(path)["rows"]
         except (files.Damaged, KeyError) as error:
             raise UserError(
                 f"{path} is damaged ({error}): delete it, and it is measured again"
             ) from None
-        for name, row in found[length].items():
+        for name, row in speeds[length].items():
             if (row["train_seconds"] or 0.0) > config.speed.longest:
                 slow.add(name)
-    return found
+    return speeds
 
 
 def _matched(

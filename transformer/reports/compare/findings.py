@@ -30,10 +30,10 @@ class Finding:
 
 def findings(results: Results) -> list[Finding]:
     """All that the comparison's experiments can say."""
-    found = [*_quality(results), *_speed(results)]
+    claims = [*_quality(results), *_speed(results)]
     for task in results.config.recall:
-        found += _recall(results, f"recall.{task}", task)
-    return found
+        claims += _recall(results, f"recall.{task}", task)
+    return claims
 
 
 def _judged(claim: str, source: str, what: str, estimate: Estimate, unit: str) -> Finding:

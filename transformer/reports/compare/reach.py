@@ -93,8 +93,8 @@ def faded(norms: Sequence[float], config: RecallConfig) -> float:
             is asked for, the blanks, and the items, the last one first.
         config: of the task.
     """
-    asked = config.task == "associative"
-    near, items = (2, 2 * config.item_count) if asked else (1, config.item_count)
+    is_associative = config.task == "associative"
+    near, items = (2, 2 * config.item_count) if is_associative else (1, config.item_count)
     first = near + max(config.distances)
     far = math.sqrt(sum(norm**2 for norm in norms[first : first + items]) / items)
     return math.log10(max(norms[near], SMALLEST)) - math.log10(max(far, SMALLEST))

@@ -42,10 +42,10 @@ def write_report(
     """Writes it; the paths of its three files."""
     results = Results(config, speeds, runs)
     by_command = made()
-    found = findings(results)
+    claims = findings(results)
     maps = _alignments(results)
     blocks = [
-        *_head(results, by_command, found),
+        *_head(results, by_command, claims),
         *_quality(results),
         *_speed(results),
         *(block for task in config.recall for block in _recall(results, f"recall.{task}", task)),
@@ -56,7 +56,7 @@ def write_report(
     content = {
         "made": by_command,
         "config": config.as_dict(),
-        "findings": [dataclasses.asdict(finding) for finding in found],
+        "findings": [dataclasses.asdict(finding) for finding in claims],
         "speeds": speeds,
         "results": {
             task: {name: results.of(task, name) for name in results.names(task)}
@@ -145,12 +145,12 @@ def _trained_alike(results: Results) -> str:
     clips: dict[float, list[str]] = {}
     for name, c in experiments.items():
         clips.setdefault(c.training.clip_norm, []).append(name)
-    said = [
+    gradients = [
         f"{'not clipped' if not norm else f'clipped at {norm:g}'}: {', '.join(names)}"
         for norm, names in clips.items()
     ]
     alike = "one learning rate for all, tuned for none" if len(rates) == 1 else "rates of their own"
-    return f"Trained with {alike}; gradients {'; '.join(said)}."
+    return f"Trained with {alike}; gradients {'; '.join(gradients)}."
 
 
 def _list(numbers: Sequence[float]) -> str:

@@ -23,11 +23,11 @@ class Results:
 
     @cached_property
     def _read(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_run: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for run in self.runs:
             if (result := run.result()) is not None:
-                found.setdefault((run.task, run.name), []).append(result)
-        return found
+                by_run.setdefault((run.task, run.name), []).append(result)
+        return by_run
 
     def of(self, task: str, name: str) -> list[dict[str, Any]]:
         """Results in the order of the seeds."""

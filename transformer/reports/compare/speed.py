@@ -61,11 +61,11 @@ def measure(
     for name, experiment in group.items():
         decoders[name], sizes[name] = _decoding(experiment, config.rows, length)
     decoded = _take_turns(decoders, config.rounds, calls=4)
-    found = {}
+    speeds = {}
     for name in group:
         seconds = statistics.median(decoded[name]) / STEPS
         step = statistics.median(trained[name]) if name in trained else None
-        found[name] = asdict(
+        speeds[name] = asdict(
             Speed(
                 train_rounds=trained.get(name, []),
                 train_seconds=step,
@@ -76,7 +76,7 @@ def measure(
                 memory_bytes=sizes[name][1],
             )
         )
-    return found
+    return speeds
 
 
 def _take_turns(

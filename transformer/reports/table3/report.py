@@ -157,7 +157,7 @@ def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper:
 
 def _differs(runs: Sequence[Run]) -> dict[str, str]:
     """Each row's keys that are not the first row's, with their values."""
-    configs, found = {run.name: run.config.as_dict() for run in runs}, {}
+    configs, differing = {run.name: run.config.as_dict() for run in runs}, {}
     for name, config in configs.items():
         keys = [
             key
@@ -165,8 +165,8 @@ def _differs(runs: Sequence[Run]) -> dict[str, str]:
             if not key.startswith("optimizer.schedule_options")
         ]
         short = (f"{key.rpartition('.')[2]} {value_at(config, key)}" for key in keys)
-        found[name] = ", ".join(short)
-    return found
+        differing[name] = ", ".join(short)
+    return differing
 
 
 def _table(
