@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import masked_language_model
-from transformer.batch import Batch
+from transformer.batch import EOS, Batch
 from transformer.config import from_dict
 from transformer.data import (
-    EOS,
     Batches,
     Blanks,
     CasaRoja,

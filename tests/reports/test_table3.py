@@ -19,7 +19,6 @@ from transformer.reports import runs as carried
 from transformer.reports.runs import Run, bleu_signatures
 from transformer.reports.statistics import Pooled, holm
 from transformer.reports.table3.report import Measure, write_report
-from transformer.run_directory import digest
 
 TABLE = f"--config={ROOT}/experiments/table3.py:all"
 
@@ -64,7 +63,7 @@ def test_bold_is_what_stands_the_correction() -> None:
 
 def result(run: Run, nll: float, bleu: float) -> dict[str, Any]:
     return {
-        "config": digest(run.config),
+        "config": run.config.digest(),
         "nll": nll,
         "bleu": bleu,
         "bleu_signature": "nrefs:1",
