@@ -1,6 +1,5 @@
 """The Python API as a notebook uses it: `import transformer` and nothing else."""
 
-import tarfile
 from pathlib import Path
 
 import jax
@@ -9,6 +8,7 @@ import pytest
 
 import transformer
 from tests.processes import ROOT
+from tests.support import old_run
 from transformer import Batch, Config, Mask, ModelConfig, UserError, attend, build_model, testing
 from transformer.batch import EOS, Source, Target
 
@@ -17,10 +17,8 @@ PAIRS = [("la casa roja", "the red house"), ("un perro", "a dog")]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> transformer.Run:
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ROOT / "tests/support/run_of_8835258.tar.gz") as file:
-        file.extractall(folder, filter="data")
-    return transformer.open_run(str(folder / "run"), "last", beam=1)
+    workdir = old_run.unpack(tmp_path_factory.mktemp("old"))
+    return transformer.open_run(str(workdir), "last", beam=1)
 
 
 def test_a_run_has_its_parts(run: transformer.Run) -> None:

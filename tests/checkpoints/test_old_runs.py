@@ -1,12 +1,12 @@
 """A run that revision 8835258 trained is opened, evaluated and continued by today's code."""
 
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.processes import ROOT, metrics, run
+from tests.support import old_run
 
 # What revision 8835258 itself made of it: `translate --scores`, `evaluate`, and `train` to step 60.
 SCORES = [-20.9680, -22.4568]
@@ -17,9 +17,7 @@ DEVELOPMENT = 4.071534394054878  # at step 60
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    with tarfile.open(ROOT / "tests/support/run_of_8835258.tar.gz") as file:
-        file.extractall(tmp_path, filter="data")
-    return tmp_path / "run"
+    return old_run.unpack(tmp_path)
 
 
 def test_an_old_run_says_what_it_said(old: Path, tmp_path: Path) -> None:
