@@ -77,9 +77,9 @@ BEAMS = (1, 4)
 PARTS = (
     ("words' scores", r"logits/.*dot_general"),
     ("attention: products of activations", r"/BGR\w+,\w+->\w+/dot_general|^dot\S* $"),
-    ("encoder, once: products with weights", r"(encode|cross_keys_values)\b.*/dot_general"),
+    ("encoder, once: products with weights", r"(encode|cross_kv)\b.*/dot_general"),
     ("decoder, each token: products with weights", r"/dot_general"),
-    ("rounding of activations", r"(forward|_heads|_projected)/(reduce_max|convert|round|div)"),
+    ("rounding of activations", r"(forward|_heads|_output)/(reduce_max|convert|round|div)"),
     ("caches: made, written, copied", r"cache|update_slice|^(wrapped_|copy|\w*broadcast\.)"),
     ("positions, once", r"positions\.add"),
 )

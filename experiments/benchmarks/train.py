@@ -74,10 +74,10 @@ CASES = {  # model, rows, length
 # Parts of a step: what is found in an instruction's name and scopes, there and back.
 PARTS = (
     ("words' scores and loss", r"logits|jvp\(\)"),
-    ("layers: products with weights", r"(feed_forward|_heads|_projected)/.*dot_general"),
+    ("layers: products with weights", r"(feed_forward|_heads|_output)/.*dot_general"),
     ("attention: products of activations, softmax", r"(self|cross)_attention/"),
     ("layers stacked, unstacked, copied", r"dynamic_|^(wrapped_|copy|transpose_copy)"),
-    ("norms, dropout, residuals, activations", r"Transformer"),
+    ("norms, dropout, residuals, activations", r"EncoderDecoder"),
     ("optimizer", r"^\S+ jit\([^)]*\)/\w+$"),
 )
 ADAM = 7 * 4  # bytes that it reads and writes for a parameter
