@@ -19,7 +19,7 @@ Importing this package imports nothing heavy: the names below load their modules
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS = {
     "attend": "transformer.attention",

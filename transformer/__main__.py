@@ -142,13 +142,15 @@ def params(options: argparse.Namespace) -> Exit:
     from transformer.models import build_model, parameters
 
     path, _, variant = options.config.partition(":")
-    if variant == "all" and (table := load_rows(path, options.config_arguments)):
+    if variant == "all" and (published := load_rows(path, options.config_arguments)):
+        from transformer.reports import parameter_table
+
         rows = [
-            parameters.Row.of(name, config, options.length, row.published)
-            for name, (config, row) in table.items()
+            parameter_table.Row.of(name, config, options.length, row.published)
+            for name, (config, row) in published.items()
         ]
         as_json = json.dumps([row.as_dict() for row in rows], indent=2)
-        _print(as_json if options.json else parameters.rows_table(rows))
+        _print(as_json if options.json else parameter_table.table(rows))
         return Exit.DONE
     config = load_config(options.config, options.config_arguments)
     count = parameters.count(build_model(config.model), options.length)
@@ -192,9 +194,9 @@ def compare(options: argparse.Namespace) -> Exit:
 
     config = load_config(options.config, options.config_arguments, ComparisonConfig)
     runtime.prepare()
-    from transformer import reports
+    from transformer.reports.compare import compare as write_comparison
 
-    return reports.compare(config, options.workdir)
+    return write_comparison(config, options.workdir)
 
 
 def table3(options: argparse.Namespace) -> Exit:
@@ -206,9 +208,9 @@ def table3(options: argparse.Namespace) -> Exit:
             "experiments/table3.py:all"
         )
     runtime.prepare()
-    from transformer import reports
+    from transformer.reports.table3 import table3 as write_table3
 
-    return reports.table3(table, range(options.seeds), options.workdir)
+    return write_table3(table, range(options.seeds), options.workdir)
 
 
 def _open_run(options: argparse.Namespace) -> "Run":

@@ -35,7 +35,7 @@ class RecordedLayout(Layout):
     scopes: dict[str, str]
 
     def jit(self, function: Callable, **options: Any) -> Callable:
-        """As `Layout.jit` does; notes the program's scopes at its first call."""
+        """Compiles as `Layout.jit` does, and notes the program's scopes at its first call."""
         self.scopes = {}
         compiled = super().jit(function, **options)
 

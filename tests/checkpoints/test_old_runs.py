@@ -32,11 +32,11 @@ def test_an_old_run_says_what_it_said(old: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_old_run_is_evaluated_and_goes_on_alike(old: Path, tmp_path: Path) -> None:
-    """The same losses, to the last bit; then its checkpoints have the names of today."""
+    """An old run's losses go on (dropout 0), to 1e-6; its new checkpoints have new names."""
     code, output, errors = run("evaluate", f"--workdir={old}", "--json", cache=tmp_path)
     assert code == 0, errors
-    found = json.loads(output)
-    assert {key: found[key] for key in EVALUATION} == pytest.approx(EVALUATION, rel=1e-5)
+    evaluation = json.loads(output)
+    assert {key: evaluation[key] for key in EVALUATION} == pytest.approx(EVALUATION, rel=1e-5)
     tiny = f"--config={ROOT}/tests/tiny.py"
     keys = (
         *("model.dropout=0.0", "checkpoints.every=20", "checkpoints.keep_last=2"),

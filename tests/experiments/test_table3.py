@@ -11,7 +11,7 @@ from transformer.__main__ import main
 from transformer.config import Config, from_dict
 from transformer.config.experiment_files import load_config
 from transformer.errors import UserError
-from transformer.models import parameters
+from transformer.reports import parameter_table
 
 FILE = Path(table3.__file__)
 
@@ -69,7 +69,7 @@ def test_the_table_is_readable_and_says_why_flops_differ(capsys: pytest.CaptureF
 def test_training_flops_with_the_vocabulary_of_the_text() -> None:
     """6 · N · tokens is 9.5e17 and 9.6e18; Table 2's 3.3e18 and 2.3e19 are hours x 9.5e12 a GPU."""
     for module, expected in ((wmt14_en_de_base, "9.5e+17"), (wmt14_en_de_big, "9.6e+18")):
-        row = parameters.Row.of("", from_dict(module.get_config().to_dict()), 32, None)
+        row = parameter_table.Row.of("", from_dict(module.get_config().to_dict()), 32, None)
         assert f"{row.training_flops:.1e}" == expected
     for name, hours in (("base", 12), ("big", 3.5 * 24)):
         published = table3.ROWS[name].published

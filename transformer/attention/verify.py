@@ -206,14 +206,12 @@ def _mask(use: str, program: str, B: int, T: int, S: int) -> Mask:
         segments[row == 3] = 0 if empty else 1
         return jnp.asarray(segments), jnp.asarray(positions)
 
-    options = {
-        "causal": use == "decoder self" or program == "causal",
-        "window": max(T // 5, 2) if program == "window" else None,
-    }
+    is_causal = use == "decoder self" or program == "causal"
+    window = max(T // 5, 2) if program == "window" else None
     if use != "cross":
-        return Mask.self_attention(*side(T, True), **options)
+        return Mask.self_attention(*side(T, True), causal=is_causal, window=window)
     (q_segments, q_positions), (k_segments, k_positions) = side(T, False), side(S, True)
-    return Mask(q_segments, k_segments, q_positions, k_positions, *options.values())
+    return Mask(q_segments, k_segments, q_positions, k_positions, is_causal, window)
 
 
 Results = tuple[Any, ...]  # out, dq, dk, dv, dbias

@@ -1,4 +1,4 @@
-"""Checkpoints from before revision 0.2, whose parameters and state had other names.
+"""Checkpoints from before version 0.2, whose parameters and state had other names.
 
 They are read under the names that they have, and renamed in memory; what a run then saves has the
 names of today. To be deleted when no such checkpoint is worth reading any more.
@@ -42,7 +42,7 @@ def with_old_names(tree: Any) -> Any:
 
 
 def with_new_names(tree: Any) -> Any:
-    """The way back."""
+    """A tree that was read under old names, as today's code has it."""
     if isinstance(tree, Typical):
         return LossBaseline(tree.loss, tree.good, tree.bad)
     return _renamed(tree, NEW_NAMES, with_new_names)

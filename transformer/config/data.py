@@ -87,7 +87,7 @@ class DataConfig(Section, path="data"):
     """The corpus, its tokens and its batches."""
 
     source: str = one_of("tfds", (*SOURCES, "mixture"))
-    """Where pairs come from: the section of this name, or the mixture of several."""
+    """The origin of the pairs: the section of this name, or the mixture of several."""
     tfds: TfdsConfig = TfdsConfig()
     text: TextConfig = TextConfig()
     casa_roja: CasaRojaConfig = CasaRojaConfig()

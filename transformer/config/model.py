@@ -140,7 +140,7 @@ class ModelConfig(Section, path="model"):
     """encoder alone: source tokens of one position, their vectors end to end and projected
     (Dosovitskiy et al. 2021, Eq. 1)."""
     norm: str = choice("post", "pre", "sandwich", "deepnorm")
-    """Where the norm stands. post: after the residual sum (AIAYN). pre: before the sub-layer (Xiong
+    """The place of the norm. post: after the residual sum (AIAYN). pre: before the sub-layer (Xiong
     et al. 2020). sandwich: before and after it (Ding et al. 2021; "peri": Kim et al. 2025).
     deepnorm: post, residuals and initial values scaled by depth (Wang et al. 2022)."""
     norm_function: str = choice("layer_norm", "rms_norm")

@@ -80,7 +80,7 @@ class Batches:
         return replace(self, skipped=tuple(sorted({*self.skipped, *positions})))
 
     def position(self, step: int) -> int:
-        """The batch's index among all, those passed over included."""
+        """The batch's index among all, skipped ones included."""
         before = [position - index for index, position in enumerate(self.skipped)]
         return step + bisect.bisect_right(before, step)
 

@@ -25,11 +25,7 @@ def open_translator(
         params,
         Blanks(experiment.tokenizer) if config.data.masked else experiment.tokenizer,
         config.decoding,
-        shapes=InputShapes(
-            max_length=max_length or config.data.max_length,
-            row_multiple=experiment.row_multiple,
-            length_multiple=config.data.length_multiple,
-        ),
+        shapes=_input_shapes(experiment, max_length or config.data.max_length),
         layout=experiment.sentence_layout,
     )
 
@@ -42,12 +38,16 @@ def open_scorer(experiment: Experiment, params: Any) -> Scorer:
         params,
         experiment.tokenizer,
         tokens_per_batch=config.decoding.tokens_per_batch,
-        shapes=InputShapes(
-            max_length=config.data.max_length,
-            row_multiple=experiment.row_multiple,
-            length_multiple=config.data.length_multiple,
-        ),
+        shapes=_input_shapes(experiment, config.data.max_length),
         layout=experiment.sentence_layout,
+    )
+
+
+def _input_shapes(experiment: Experiment, max_length: int) -> InputShapes:
+    return InputShapes(
+        max_length=max_length,
+        row_multiple=experiment.row_multiple,
+        length_multiple=experiment.config.data.length_multiple,
     )
 
 

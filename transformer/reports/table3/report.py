@@ -55,7 +55,7 @@ class Measure:
         return self.pooled.mean(self.values[name]).text(digits)
 
     def difference(self, name: str, digits: int) -> str:
-        """The difference from the first row, bold where it stands Holm's correction."""
+        """The difference from the first row, bold where significant by Holm's correction."""
         if name not in self.p_values:
             return ""
         values = self.values[name], self.values[self.first]
@@ -69,7 +69,7 @@ class Measure:
         return self.average(name) - self.average(self.first)
 
     def stands(self, name: str) -> bool:
-        """Whether its difference from the first row stands Holm's test."""
+        """Whether its difference from the first row is significant by Holm's correction."""
         return self.p_values.get(name, 1.0) < LEVEL
 
 
