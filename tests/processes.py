@@ -22,6 +22,7 @@ EXPERIMENTS = [
 ]
 _started: list[subprocess.Popen] = []
 TINY = f"--config={ROOT}/tests/tiny.py"
+COMMAND = (sys.executable, "-m", "transformer")
 
 
 def start(
@@ -30,7 +31,7 @@ def start(
     devices: int = 1,
     optimize: bool = False,
     own_programs: bool = False,
-    program: Sequence[str] = (sys.executable, "-m", "transformer"),
+    program: Sequence[str] = COMMAND,
     **options: Any,
 ) -> subprocess.Popen:
     """`python -m transformer ...` from a folder that is not the repository's.

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.processes import TINY, error_line, free_port, start
+from tests.processes import COMMAND, TINY, error_line, free_port, start
 
 pytestmark = pytest.mark.optax
 QUICK = (
@@ -24,7 +25,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def together(cache: Path, *told: tuple[str, ...]) -> list[tuple[int, str]]:
+def together(
+    cache: Path, *told: tuple[str, ...], program: Sequence[str] = COMMAND
+) -> list[tuple[int, str]]:
     """Exit code and standard error of processes that were each told something else besides."""
     coordinator = f"--config.distributed.coordinator=127.0.0.1:{free_port()}"
     processes = [
@@ -33,6 +36,7 @@ def together(cache: Path, *told: tuple[str, ...]) -> list[tuple[int, str]]:
             *(f"--config.distributed.processes={len(told)}", *mine),
             cache=cache,
             devices=2,
+            program=program,
         )
         for index, mine in enumerate(told)
     ]
@@ -114,7 +118,19 @@ def test_another_number_of_processes_is_refused(
 def test_a_process_that_fails_ends_all_with_its_reason(
     cache: Path, tmp_path: Path, failing: int
 ) -> None:
-    """The one has no source file, which it finds out when all are on their way."""
+    """The one has no source file, which it finds out when all are on their way.
+
+    Process 1 takes a second to exit, as on a busy machine: process 0's service must outlast it.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "exit = os._exit\n"
+        "def slowly(code):\n"
+        "    time.sleep(sys.modules['jax'].process_index())\n"
+        "    exit(code)\n"
+        "os._exit = slowly\n",
+        encoding="utf-8",
+    )
     for name, line in (("a", "uno dos\n"), ("b", "one two\n")):
         (tmp_path / name).write_text(line * 40, encoding="utf-8")
     text = ("--config.data.source=text", f"--config.data.text.train_target={tmp_path}/b")
@@ -126,7 +142,8 @@ def test_a_process_that_fails_ends_all_with_its_reason(
         )
         for index in range(2)
     ]
-    ended = together(cache, *told)
+    path = f"PYTHONPATH={tmp_path}:{os.getcwd()}"
+    ended = together(cache, *told, program=("env", path, *COMMAND))
     assert [code for code, _ in ended] == [1, 1], ended
     lines = [error_line(errors) for _, errors in ended]
     assert "No such file" in lines[failing]
@@ -160,7 +177,7 @@ def test_an_exception_ends_all_with_its_last_line(cache: Path, tmp_path: Path) -
                 f"--config.distributed.process={index}",
                 cache=cache,
                 devices=2,
-                program=(*program, sys.executable, "-m", "transformer"),
+                program=(*program, *COMMAND),
             )
         )
     errors = [process.communicate(timeout=180)[1] for process in processes]

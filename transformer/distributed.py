@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FAILURE, LEFT = "transformer/failure", "transformer/left"  # keys of the store
 FAREWELL = 30.0  # seconds that process 0 waits for the others to read why the run ends
+LAST_STEP = 2.0  # seconds that it then leaves them to exit: without its service JAX aborts them
 EVERY = 0.5  # seconds between two looks for another process's failure
 SAID = 5.0  # seconds after which it is said what is waited for
 A_DAY = 86_400.0
@@ -259,6 +260,7 @@ def _bid_farewell() -> None:
         for process in range(1, jax.process_count()):
             left = max(until - time.monotonic(), 0.001)
             client.blocking_key_value_get(f"{LEFT}/{process}", int(1000 * left))
+        time.sleep(LAST_STEP)
 
 
 def _wait_for(key: str, who: str) -> str:
