@@ -48,6 +48,21 @@ def test_a_run_scores_pairs_as_its_model_does(run: transformer.Run) -> None:
         run.score([("la " * 90, "the")])
 
 
+def test_a_run_is_evaluated_on_files(run: transformer.Run, tmp_path: Path) -> None:
+    """The text of a split, read from files, has the scores of the split."""
+    of_split = run.evaluate("dev")
+    for name, lines in (("s", of_split.sources), ("r", of_split.references)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    of_files = run.evaluate(source=tmp_path / "s", reference=str(tmp_path / "r"))
+    assert of_files.split == "file.r" and of_files.bleu == of_split.bleu
+    assert of_files.likelihood == of_split.likelihood
+    assert of_files.translations == of_split.translations and of_files.baseline is None
+    with pytest.raises(UserError, match="takes both of them"):
+        run.evaluate(source=tmp_path / "s")
+    with pytest.raises(UserError, match="none: No such file"):
+        run.evaluate(source=tmp_path / "s", reference=tmp_path / "none")
+
+
 def test_a_run_translates_and_is_looked_into(run: transformer.Run, tmp_path: Path) -> None:
     ((best,),) = run.translate(["la casa roja"])
     assert best.log_prob < 0.0 and isinstance(best.text, str)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from experiments import base
 from transformer.config import Config, from_dict
 from transformer.config.experiment_files import load_config
-from transformer.data import Pair, Problem, Text, Tokenizer
+from transformer.data import Pair, Problem, SentencePieceTokenizer, Text
 from transformer.data.tokenizers import train
 from transformer.errors import UserError
 
@@ -36,12 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
+def tokenizer(folder: Path) -> SentencePieceTokenizer:
     options = {"kind": "bpe", "vocab_size": 290, "character_coverage": 1.0, "lowercase": False}
     options["split_scripts"] = True
     pairs = [Pair("la casa roja", "the red house"), Pair("el perro", "the dog")] * 20
     train(pairs, folder / "tokenizer.model", train_sentences=40, **options)
-    return Tokenizer.load(folder / "tokenizer.model")
+    return SentencePieceTokenizer.load(folder / "tokenizer.model")
 
 
 def one_line(error: UserError) -> bool:

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer.losses import chunked_loss, smoothed_cross_entropy
+from transformer.losses import (
+    chunked_loss,
+    cross_entropy,
+    loss_of_positions,
+    smoothed_cross_entropy,
+)
 from transformer.testing import assert_equals_reference
 
 B, T, D, V = 2, 6, 5, 11
@@ -49,14 +54,36 @@ def test_z_loss_is_the_square_of_the_log_normaliser() -> None:
     np.testing.assert_allclose(with_z.loss - plain.loss, added, rtol=1e-5)
     assert (with_z.nll, with_z.correct) == (plain.nll, plain.correct)
     project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
-    options = {"smoothing": 0.1, "chunks": 3, "z_loss": 0.5}
-    chunked = chunked_loss(project, hidden, labels, weights, **options)
+    chunked = chunked_loss(project, hidden, labels, weights, cross_entropy(0.1, 0.5), chunks=3)
     np.testing.assert_allclose(chunked.loss, with_z.loss, rtol=1e-6)
+
+
+def test_a_loss_of_ones_own_is_that_of_the_chunks() -> None:
+    """Likelihood, accuracy and weight stand beside it; its gradient is its own."""
+    hidden, table, labels, weights = inputs()
+
+    def focal(logits, labels):
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
+        return (1 - jnp.exp(-nll)) ** 2 * nll
+
+    def sums(hidden, chunks):
+        project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
+        loss = loss_of_positions(focal)
+        return chunked_loss(project, hidden, labels, weights, loss, chunks=chunks)
+
+    logits = hidden @ table.T
+    plain = smoothed_cross_entropy(logits, labels, weights, 0.0)
+    ours = sums(hidden, 3)
+    np.testing.assert_allclose(ours.loss, (focal(logits, labels) * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose([ours.nll, ours.weight], [plain.nll, plain.weight], rtol=1e-5)
+    grad = lambda chunks: jax.grad(lambda h: sums(h, chunks).loss)(hidden)  # noqa: E731
+    direct = jax.grad(lambda h: (focal(h @ table.T, labels) * weights).sum())(hidden)
+    np.testing.assert_allclose(grad(3), direct, rtol=1e-4, atol=1e-6)
 
 
 def total(hidden, table, labels, weights, chunks):
     project = lambda hidden: jnp.einsum("BTD,VD->BTV", hidden, table)  # noqa: E731
-    sums = chunked_loss(project, hidden, labels, weights, smoothing=0.1, chunks=chunks)
+    sums = chunked_loss(project, hidden, labels, weights, cross_entropy(0.1), chunks=chunks)
     return sums.loss, sums
 
 
@@ -97,6 +124,6 @@ def test_every_device_works_on_every_chunk() -> None:
 
     hidden = jnp.arange(12, dtype=jnp.float32)[None, :, None]
     zeros, ones = jnp.zeros((1, 12), jnp.int32), jnp.ones((1, 12))
-    chunked_loss(project, hidden, zeros, ones, smoothing=0.0, chunks=2, shards=3)
+    chunked_loss(project, hidden, zeros, ones, cross_entropy(), chunks=2, shards=3)
     jax.effects_barrier()
     assert [chunk.tolist() for chunk in chunks] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]

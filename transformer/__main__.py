@@ -102,11 +102,11 @@ def evaluate(options: argparse.Namespace) -> Exit:
     run = _open_run(options)
     from transformer.files import write_json
 
-    result = run.evaluate(options.split)
+    result = run.evaluate(options.split, source=options.source, reference=options.reference)
     content = {"checkpoint": run.checkpoint, **result.as_dict()}
     table = f"{run.checkpoint}\n{result.table()}"
     _print(json.dumps(content, indent=2) if options.json else table)
-    write_json(run.workdir / f"evaluation.{options.split}.json", content)
+    write_json(run.workdir / f"evaluation.{result.split}.json", content)
     result.write_texts(run.workdir)
     return Exit.DONE
 

@@ -2,15 +2,21 @@
 
 import importlib
 import importlib.util
+import inspect
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformer.errors import UserError
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 def is_dotted(name: str) -> bool:
     """Whether a name is one of "module:object"; "ring:chunked" is a backend's, not a module's."""
-    module, colon, attribute = name.partition(":")
-    return bool(colon and module and attribute) and (
+    module, _, attribute = name.partition(":")
+    words = [*module.split("."), *attribute.split(".")]
+    return all(map(str.isidentifier, words)) and (
         "." in module or importlib.util.find_spec(module) is not None
     )
 
@@ -27,8 +33,60 @@ def resolve(name: str, key: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return operator.attrgetter(attribute)(importlib.import_module(module))
     except ImportError as error:
         raise UserError(f"{key} is {name!r}: {error}; it must be on PYTHONPATH") from error
     except AttributeError as error:
         raise UserError(f"{key} is {name!r}: {module} has no {attribute!r}") from error
+
+
+def parameters_of(factory: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or class, by name; none of anything else."""
+    if not (inspect.isfunction(factory) or inspect.isclass(factory)):
+        return {}
+    return inspect.signature(factory).parameters
+
+
+def construct(
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    section: str,
+    name: str,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """Calls what a configuration names with the options that it gives.
+
+    Args:
+        factory: a function or class.
+        options: its arguments, by name.
+        section: the key of the options, for the error.
+        name: what the configuration calls it.
+        given: further arguments, which are not the configuration's to give.
+
+    Raises:
+        UserError: it does not take these options, or needs more.
+    """
+    given = given or {}
+    takes = parameters_of(factory)
+    named = [key for key, value in takes.items() if value.kind not in VARIADIC]
+    takes_any = any(value.kind == inspect.Parameter.VAR_KEYWORD for value in takes.values())
+    unknown = [] if takes_any else [key for key in options if key not in named]
+    present = {**options, **given}
+    missing = [key for key in named if takes[key].default is inspect.Parameter.empty]
+    missing = [key for key in missing if key not in present]
+    if unknown or missing:
+        wrong = [f"has {', '.join(unknown)}, which {name} does not take"] if unknown else []
+        wrong += [f"lacks {', '.join(missing)}, which {name} needs"] if missing else []
+        usable = [f"'{key}': {options[key]!r}" for key in options if key in named]
+        whole = ", ".join([*usable, *(f"'{key}': ..." for key in missing)])
+        all_options = ", ".join(key for key in named if key not in given) or "no options"
+        raise UserError(
+            f"{section} {' and '.join(wrong)}: {name} takes {all_options}. Keys that you did not "
+            "give are the experiment file's, made for what it names; replace the section as a "
+            f'whole, in the file or by --config.{section}="{{{whole}}}"'
+        )
+    try:
+        return factory(**present)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{section}: {name} refuses {dict(options)}: {reason}") from error

@@ -65,18 +65,40 @@ def smoothed_cross_entropy(
     )
 
 
+# Sums over positions, of logits, labels and weights: what may be computed chunk by chunk.
+Loss = Callable[[Float[Array, "B T V"], Int[Array, "B T"], Float[Array, "B T"]], LossSums]
+# The loss of each position, float32, of logits and labels: one of your own.
+PositionLoss = Callable[[Float[Array, "B T V"], Int[Array, "B T"]], Float[Array, "B T"]]
+
+
+def cross_entropy(smoothing: float = 0.0, z_loss: float = 0.0) -> Loss:
+    """`smoothed_cross_entropy` of one smoothing and z-loss."""
+    return functools.partial(smoothed_cross_entropy, smoothing=smoothing, z_loss=z_loss)
+
+
+def loss_of_positions(loss: PositionLoss) -> Loss:
+    """A loss of your own, weighted and summed; likelihood and accuracy stand beside it."""
+
+    def sums(logits_BTV: Array, labels_BT: Array, weights_BT: Array) -> LossSums:
+        logits_BTV = logits_BTV.astype(jnp.float32)
+        total = jnp.sum(loss(logits_BTV, labels_BT) * weights_BT)
+        plain = smoothed_cross_entropy(logits_BTV, labels_BT, weights_BT, 0.0)
+        return plain.replace(loss=total)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return sums
+
+
 def chunked_loss(
     project: Callable[[Float[Array, "B C D"]], Float[Array, "B C V"]],
     hidden: Float[Array, "B T D"],
     labels: Int[Array, "B T"],
     weights: Float[Array, "B T"],
+    loss: Loss,
     *,
-    smoothing: float,
     chunks: int,
     shards: int = 1,
-    z_loss: float = 0.0,
 ) -> LossSums:
-    """`smoothed_cross_entropy(project(hidden), ...)` without ever holding all B·T·V logits.
+    """`loss(project(hidden), labels, weights)` without ever holding all B·T·V logits.
 
     The target length is cut in `chunks` pieces (fewer, down to half, where those divide it; else
     it is padded with weight 0); each is projected, summed, differentiated and forgotten: kept for
@@ -100,7 +122,7 @@ def chunked_loss(
     def piece(held: Any, chunk: _Chunk) -> LossSums:
         hidden_BCD, labels_BC, weights_BC = chunk
         logits_BCV = project(hidden_BCD, *held)
-        return smoothed_cross_entropy(logits_BCV, labels_BC, weights_BC, smoothing, z_loss)
+        return loss(logits_BCV, labels_BC, weights_BC)
 
     return _sum_of_pieces(piece, held, pieces)
 
@@ -156,11 +178,10 @@ def _pieces(length: int, chunks: int) -> int:
 def batch_loss(
     apply: Callable[..., Any],
     batch: Batch,
+    loss: Loss,
     *,
-    smoothing: float,
     chunks: int,
     shards: int = 1,
-    z_loss: float = 0.0,
     key: PRNGKeyArray | None = None,
 ) -> LossSums:
     """A model's loss on a batch in teacher forcing, summed over its target tokens.
@@ -168,7 +189,8 @@ def batch_loss(
     Args:
         apply: `functools.partial(model.apply, variables)` of any model family.
         batch: B rows.
-        smoothing, chunks, shards, z_loss: see `chunked_loss`.
+        loss: of logits, such as `cross_entropy(smoothing=0.1)`.
+        chunks, shards: see `chunked_loss`.
         key: dropout is on where there is one.
     """
 
@@ -181,8 +203,7 @@ def batch_loss(
         apply(batch.target, memory, method="decode", rngs=rngs(1)),
         batch.target.labels,
         batch.target.weights,
-        smoothing=smoothing,
+        loss,
         chunks=chunks,
         shards=shards,
-        z_loss=z_loss,
     )

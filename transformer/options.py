@@ -88,6 +88,8 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     sub = command("evaluate", "score a run on a split of its corpus")
     _add_run(sub)
     sub.add_argument("--split", choices=("test", "dev"), default="test", help="(default: test)")
+    sub.add_argument("--source", help="a text file, a sentence a line, in place of a split")
+    sub.add_argument("--reference", help="the file of its translations")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     sub = command(

@@ -3,7 +3,7 @@
 run = transformer.open_run("runs/casa_roja")
 run.translate(["la casa roja"])[0][0].text                    # 'the red house'
 run.score([("la casa roja", "the red house")])[0].log_prob    # natural logarithm
-run.evaluate("test").scores.bleu
+run.evaluate("test").bleu
 run.attention("la casa roja").save_png("attention.png")
 """
 
@@ -27,10 +27,12 @@ from transformer.decoding import (
     open_translator,
 )
 from transformer.errors import UserError
-from transformer.evaluation import Evaluation, evaluate
+from transformer.evaluation import Evaluation, evaluate, evaluate_files
 from transformer.experiment import Experiment
 from transformer.inspection import SentenceView, inspect_sentence
 from transformer.models import Seq2Seq
+
+Name = str | os.PathLike[str]
 
 # These devices, and the attention backend that serves on them: not those it was trained on.
 HERE = {
@@ -92,13 +94,25 @@ class Run:
         """
         return self._scorer.score(pairs)
 
-    def evaluate(self, split: str = "test") -> Evaluation:
-        """Scores the model on a split of its corpus, "dev" or "test".
+    def evaluate(
+        self, split: str = "test", *, source: Name | None = None, reference: Name | None = None
+    ) -> Evaluation:
+        """Scores the model on a split of its corpus, "dev" or "test"; or on two aligned files.
+
+        Args:
+            split: of the corpus.
+            source: a text file, a sentence a line, in place of a split.
+            reference: the file of its translations.
 
         Raises:
-            UserError: the corpus has no such split.
+            UserError: the corpus has no such split, a file is missing, or they differ in length.
         """
-        return evaluate(self.experiment, self.params, split)
+        if source is None and reference is None:
+            return evaluate(self.experiment, self.params, split)
+        if source is None or reference is None:
+            raise UserError("to evaluate on files takes both of them: a source and a reference")
+        paths = os.fspath(source), os.fspath(reference)
+        return evaluate_files(self.experiment, self.params, *paths)
 
     def attention(self, sentence: str, translation: str | None = None) -> SentenceView:
         """Looks at what a sentence's translation, given or the model's own, attended to.
@@ -109,9 +123,7 @@ class Run:
         return inspect_sentence(self.experiment, self.params, sentence, translation)
 
 
-def open_run(
-    workdir: str | os.PathLike[str], checkpoint: str | int = "average", **decoding: Any
-) -> Run:
+def open_run(workdir: Name, checkpoint: str | int = "average", **decoding: Any) -> Run:
     """Opens a run directory on this process's devices.
 
     Args:

@@ -6,7 +6,8 @@
     data_report.json   what is wrong with the text, by line  damaged/       unusable checkpoints
     tokenizer.model    SentencePiece, trained on the corpus
     choices.json       what was chosen by the text, once: BLEU's tokenizer, the model's vocabulary
-    evaluation.SPLIT.json, translations.SPLIT.txt            what `transformer evaluate` found
+    evaluation.SPLIT.json, translations.SPLIT.txt            of `transformer evaluate`; SPLIT of a
+                                                             file is file.NAME, its reference's
     trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
 A process that trains holds the directory: a second one is refused.
@@ -36,6 +37,7 @@ CHOICES = "choices.json"
 # Files, which each machine may have elsewhere; what is read in them is compared by its content.
 FILES = (
     "data.text",
+    "data.tokenizer.path",
     "data.treebank",
     "data.files.patterns",
     "data.mixture.*.text",
@@ -51,6 +53,7 @@ MAY_CHANGE = (
     "divergence",
     "early_stopping.patience",
     "evaluation.bleu_tokenizer",  # what the run is scored with already is kept: see `choose`
+    "evaluation.metrics",
     "training.steps",
     "training.minutes",
     "training.log_every",

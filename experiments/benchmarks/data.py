@@ -33,8 +33,8 @@ from transformer.data import (
     Pair,
     Plan,
     Same,
+    SentencePieceTokenizer,
     Store,
-    Tokenizer,
     everything,
     open_store,
     plan_buckets,
@@ -56,7 +56,9 @@ def corpus(source: str, target: str, pairs: int) -> list[Pair]:
     return list(CasaRoja(pairs, 1, 1).pairs("train"))
 
 
-def trained(pairs: Sequence[Pair], path: Path, kind: str, vocabulary: int) -> Tokenizer:
+def trained(
+    pairs: Sequence[Pair], path: Path, kind: str, vocabulary: int
+) -> SentencePieceTokenizer:
     """A tokenizer with the defaults of experiments/base.py, on all of the text."""
     tokenizers.train(
         pairs,
@@ -68,7 +70,7 @@ def trained(pairs: Sequence[Pair], path: Path, kind: str, vocabulary: int) -> To
         character_coverage=1.0,
         train_sentences=len(pairs),
     )
-    return Tokenizer.load(path)
+    return SentencePieceTokenizer.load(path)
 
 
 def tokenise(pairs: Sequence[Pair], kind: str, vocabulary: int, rounds: int) -> dict[str, Any]:

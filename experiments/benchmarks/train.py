@@ -171,7 +171,7 @@ def prepare(case: Case, arrays: Path) -> Prepared:
         sums = losses.batch_loss(
             functools.partial(model.apply, {"params": params}),
             batch,
-            smoothing=config.training.label_smoothing,
+            losses.cross_entropy(config.training.label_smoothing),
             chunks=config.training.loss_chunks,
         )
         return sums.loss / sums.weight

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from transformer.data import Pair, Tokenizer, open_store
+from transformer.data import Pair, SentencePieceTokenizer, open_store
 from transformer.data.tokenizers import train
 
 WORDS = ["casa", "rojo", "grande", "perro", "gato", "ve", "come", "una", "el", "la", "house", "red"]
@@ -34,7 +34,7 @@ def tokenizer(sentence_pairs, tmp_path_factory):
         train_sentences=211,
         split_scripts=True,
     )
-    return Tokenizer.load(path)
+    return SentencePieceTokenizer.load(path)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def test_each_kind_of_dirt_is_listed_by_its_lines(tmp_path, packed, caplog):
         f"set, 1 too long): see {tmp_path}/run/data_report.json"
     ]
     # Every line of the other sets is there, in its place.
-    dev_batches = made.eval_batches("dev")
+    dev_batches = made.eval_batches(made.store("dev"))
     assert sorted(dev_batches.examples(0).tolist()) == [0, 1, 2]
     before = (made.workdir / "data_report.json").read_bytes()
     assert trained_on(Experiment(made.config, made.workdir)) == [1, 3, 5, 9, 11]

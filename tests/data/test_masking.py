@@ -18,7 +18,7 @@ from transformer.data import (
     Pair,
     Portion,
     Same,
-    Tokenizer,
+    SentencePieceTokenizer,
     everything,
     in_order,
     open_store,
@@ -34,16 +34,16 @@ CORPUS = OneSide(CasaRoja(600, 20, 20), "source")
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "model"
     options = {"kind": "bpe", "vocab_size": 400, "character_coverage": 1.0, "lowercase": False}
     options["split_scripts"] = True
     tokenizers.train(CORPUS.pairs("train"), path, train_sentences=1_000, **options)
-    return Tokenizer.load(path)
+    return SentencePieceTokenizer.load(path)
 
 
 @pytest.fixture(scope="module")
-def batches(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Batches:
+def batches(tokenizer: SentencePieceTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Batches:
     """Packed rows without masking: sources and targets that are the same."""
     folder = tmp_path_factory.mktemp("store")
     store = open_store(folder, lambda: CORPUS.pairs("train"), tokenizer, key="k")
@@ -57,7 +57,9 @@ def batches(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> B
     return Batches(Same(store, plan), 3)
 
 
-def masked(batches: Batches, tokenizer: Tokenizer, share: float = 0.15, seed: int = 3) -> Batches:
+def masked(
+    batches: Batches, tokenizer: SentencePieceTokenizer, share: float = 0.15, seed: int = 3
+) -> Batches:
     return dataclasses.replace(batches, masking=Masking(share, seed, tokenizer.size))
 
 
@@ -68,7 +70,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_what_counts_is_what_was_chosen_and_its_text_is_asked_for(
-    batches: Batches, tokenizer: Tokenizer
+    batches: Batches, tokenizer: SentencePieceTokenizer
 ) -> None:
     plain, hidden = batches[0], masked(batches, tokenizer)[0]
     changed = np.asarray(hidden.source.ids != plain.source.ids)
@@ -86,7 +88,7 @@ def test_what_counts_is_what_was_chosen_and_its_text_is_asked_for(
             assert weights[row][segments == segment].any()  # one of each sentence at least
 
 
-def test_shares_are_those_of_the_paper(batches: Batches, tokenizer: Tokenizer) -> None:
+def test_shares_are_those_of_the_paper(batches: Batches, tokenizer: SentencePieceTokenizer) -> None:
     """Of long text, where "one at least" does not matter."""
     hide, size = Masking(0.15, 0, tokenizer.size), 40_000
     tokens = np.full(size, 300)
@@ -103,7 +105,7 @@ def test_shares_are_those_of_the_paper(batches: Batches, tokenizer: Tokenizer) -
 
 
 def test_a_mask_is_a_function_of_seed_step_and_example(
-    batches: Batches, tokenizer: Tokenizer
+    batches: Batches, tokenizer: SentencePieceTokenizer
 ) -> None:
     hidden = masked(batches, tokenizer)
     assert equal(hidden[2], hidden[2])
@@ -140,7 +142,9 @@ def first_of_rows(batches: Batches, step: int) -> list[tuple[int, np.ndarray]]:
     ]
 
 
-def test_evaluation_is_masked_in_one_way(batches: Batches, tokenizer: Tokenizer) -> None:
+def test_evaluation_is_masked_in_one_way(
+    batches: Batches, tokenizer: SentencePieceTokenizer
+) -> None:
     """Whatever shapes its batches have."""
     found = []
     for rows in (8, 16):
@@ -169,7 +173,7 @@ def test_one_side_is_its_own_target() -> None:
     assert len(prints) == 3 and CORPUS.origins("dev") == whole.origins("dev")
 
 
-def test_blanks_are_masks(tokenizer: Tokenizer) -> None:
+def test_blanks_are_masks(tokenizer: SentencePieceTokenizer) -> None:
     blanks = Blanks(tokenizer)
     la, roja = tokenizer.encode(["la", "roja"])
     texts = ["la <mask> roja", "<mask>", "la roja", "", "la <mask><mask>"]
@@ -184,7 +188,7 @@ def test_blanks_are_masks(tokenizer: Tokenizer) -> None:
 def test_an_experiment_masks_training_and_evaluation(tmp_path: Path) -> None:
     config = from_dict(masked_language_model.get_config("smoke").to_dict())
     parts = Experiment(config, tmp_path)
-    for made in (parts.train_batches, parts.eval_batches("dev")):
+    for made in (parts.train_batches, parts.eval_batches(parts.store("dev"))):
         batch = made[0]
         assert (np.asarray(batch.source.ids) == MASK).any()
         used = np.asarray(batch.target.segments) > 0

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.data import Pair, Problem, Tokenizer, open_store
+from transformer.data import Pair, Problem, SentencePieceTokenizer, open_store
 from transformer.data.tokenizers import train
 
 OPTIONS = {"kind": "bpe", "vocab_size": 307, "character_coverage": 1.0, "train_sentences": 1000}
@@ -31,7 +31,9 @@ def spellings(text: str) -> set[str]:
     return {s for s in halves | orders if unicodedata.normalize("NFC", s) == composed} | {text}
 
 
-def test_every_spelling_of_every_character_has_the_same_ids(tokenizer: Tokenizer) -> None:
+def test_every_spelling_of_every_character_has_the_same_ids(
+    tokenizer: SentencePieceTokenizer,
+) -> None:
     texts, counts = [], []
     for character in map(chr, range(sys.maxunicode)):
         if unicodedata.normalize("NFD", character) != character:
@@ -50,7 +52,9 @@ def test_every_spelling_of_every_character_has_the_same_ids(tokenizer: Tokenizer
 @given(
     st.text(st.sampled_from("aeoăôươsd đ각ㄱক\u0301\u0300\u0323\u0302\u031b\u09be\u3099が\u200b"))
 )
-def test_any_spelling_of_any_text_has_the_same_ids(tokenizer: Tokenizer, text: str) -> None:
+def test_any_spelling_of_any_text_has_the_same_ids(
+    tokenizer: SentencePieceTokenizer, text: str
+) -> None:
     forms = [text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))]
     ids = tokenizer.encode(forms)
     assert ids[0] == ids[1] == ids[2]
@@ -75,14 +79,16 @@ def test_training_sees_composed_text(tmp_path: Path) -> None:
 def test_lower_case_is_composed_too(tmp_path: Path) -> None:
     """J with a caron is two code points, and in lower case one."""
     train([Pair("la casa", "the house")] * 9, tmp_path / "m", lowercase=True, **OPTIONS)
-    tokenizer = Tokenizer.load(tmp_path / "m")
+    tokenizer = SentencePieceTokenizer.load(tmp_path / "m")
     texts = ["J\u030c", "J\u0323\u030c", "Ϊ\u0301", "H\u0331 T\u0308 É İ Σ"]
     lower = [unicodedata.normalize("NFC", text.replace("Σ", "σ").lower()) for text in texts]
     assert tokenizer.encode(texts) == tokenizer.encode(lower)
     assert tokenizer.decode(tokenizer.encode(texts)) == lower
 
 
-def test_a_model_from_before_encodes_as_it_did(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_model_from_before_encodes_as_it_did(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
     """Two spellings of a letter with two marks: the table that it has alone knows one of them."""
     from sentencepiece import sentencepiece_model_pb2
 
@@ -91,7 +97,7 @@ def test_a_model_from_before_encodes_as_it_did(tokenizer: Tokenizer, tmp_path: P
     assert proto.normalizer_spec.name == "nfc"
     proto.normalizer_spec.name = "user_defined"
     (tmp_path / "m").write_bytes(proto.SerializeToString())
-    old = Tokenizer.load(tmp_path / "m")
+    old = SentencePieceTokenizer.load(tmp_path / "m")
     spelled = ["â\u0323", "ậ", "la casa"]
     assert not old.composes and tokenizer.composes
     assert old.encode(spelled) == old._processor.encode(spelled)
@@ -100,7 +106,9 @@ def test_a_model_from_before_encodes_as_it_did(tokenizer: Tokenizer, tmp_path: P
     assert tokenizer.encode(spelled)[2] == old.encode(spelled)[2]
 
 
-def test_a_pair_spelled_otherwise_is_a_duplicate(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_pair_spelled_otherwise_is_a_duplicate(
+    tokenizer: SentencePieceTokenizer, tmp_path: Path
+) -> None:
     old_keyboard = "c\u0061\u0302\u0323u", "cậu"  # the marks in another order
     pairs = [Pair("x", text) for text in (*old_keyboard, "cau")]
     store = open_store(tmp_path, lambda: iter(pairs), tokenizer, key="k")

@@ -60,7 +60,7 @@ def test_the_tokenizer_gives_a_passage_back(tmp_path: Path) -> None:
     options["split_scripts"] = True
     path = tmp_path / "model"
     tokenizers.train(files.pairs("train"), path, train_sentences=100, **options)
-    tokenizer = tokenizers.Tokenizer.load(path)
+    tokenizer = tokenizers.SentencePieceTokenizer.load(path)
     sides = [side for pair in files.pairs("test") for side in pair[:2]]
     assert tokenizer.decode(tokenizer.encode(sides)) == sides
 

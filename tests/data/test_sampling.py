@@ -187,9 +187,9 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     import tests.data.test_sampling as here
-    from transformer.data import Pair, Tokenizer, open_store, store
+    from transformer.data import Pair, SentencePieceTokenizer, open_store, store
     root = Path(sys.argv[1])
-    tokenizer = Tokenizer((root / "model").read_bytes())
+    tokenizer = SentencePieceTokenizer((root / "model").read_bytes())
     lines = (root / "text").read_text().split(";")
     pairs = [Pair(*line.split("|")) for line in lines]
     corpus = open_store(root / "tokens", lambda: iter(pairs), tokenizer, key="k")

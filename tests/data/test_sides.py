@@ -23,7 +23,7 @@ def checked(folder: Path, source: str, target: str, split: str = "train", **data
     names |= {f"{split}_source": source, f"{split}_target": target}
     tree["data"] |= {"source": "text", **data}
     tree["data"]["text"] |= {key: str(folder / name) for key, name in names.items()}
-    Experiment(from_dict(tree), folder / "run").check_corpus()
+    Experiment(from_dict(tree), folder / "run").data.check_corpus()
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
 @pytest.mark.parametrize("target", ["tsv", "copy", "link", "../{}/tsv"])
 def test_one_text_on_both_sides_is_refused(folder: Path, split: str, target: str) -> None:
-    said = rf"data.text.{split}_source and data.text.{split}_target are .*cut -f1.*data.side=source"
+    keys = f"data.text.{split}_source and data.text.{split}_target"
+    said = rf"{keys} are .*in data\.text\.{split}\).*data\.side=source"
     with pytest.raises(UserError, match=said):
         checked(folder, "tsv", target.format(folder.name), split)
     checked(folder, "tsv", target.format(folder.name), split, side="source")
@@ -64,4 +65,4 @@ def test_one_language_twice_is_refused(tmp_path: Path) -> None:
     tree["data"]["source"] = "tfds"
     tree["data"]["tfds"]["target_language"] = "en"
     with pytest.raises(UserError, match=r"source_language and .* are both 'en': name two"):
-        Experiment(from_dict(tree), tmp_path).check_corpus()
+        Experiment(from_dict(tree), tmp_path).data.check_corpus()

@@ -235,3 +235,67 @@ def test_a_pipe_is_refused_at_once(tmp_path, how):
     corpus = Text(*[str(tmp_path / "pipe")] * 2, *[""] * 4)
     with pytest.raises(UserError, match="pipe is no regular file"):
         corpus.fingerprint("train") if how == "fingerprinted" else list(corpus.pairs("train"))
+
+
+def both(folder, content, **keys):
+    """A corpus whose training split is one file of both sides."""
+    (folder / "both").write_bytes(content)
+    return Text(train=str(folder / "both"), **keys)
+
+
+TSV = "hola\thello\nadiós\tbye\n\nsí\tyes\tmore\n".encode()
+JSON = b"""{"en": "hello", "t": {"es": "hola", "n": 3}}
+
+{"t": {"es": "caf\xe9"}, "en": "coffee"}\r
+{"t": {"es": "\\ud800 x\\ny"}, "en": "half"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "pairs"),
+    [
+        (TSV, {}, ["hola-hello", "adiós-bye", "sí-yes"]),
+        (gzip.compress(TSV), {}, ["hola-hello", "adiós-bye", "sí-yes"]),
+        (TSV, {"source_field": "2", "target_field": "1"}, ["hello-hola", "bye-adiós", "yes-sí"]),
+        (b"id\ten\tes\n7\ta\tb\n", {"source_field": "es", "target_field": "en"}, ["b-a"]),
+        (b"id\ten\tes\n7\ta\tb\n", {"source_field": "1", "target_field": "es"}, ["7-b"]),
+    ],
+    ids=["columns", "gzip", "turned", "names", "mixed"],
+)
+def test_columns_of_one_file(tmp_path, content, keys, pairs):
+    corpus = both(tmp_path, content, **keys)
+    assert [f"{pair.source}-{pair.target}" for pair in corpus.pairs("train")] == pairs
+
+
+def test_json_lines_by_key(tmp_path):
+    corpus = both(tmp_path, JSON, format="jsonl", source_field="t.es", target_field="en")
+    assert list(corpus.pairs("train")) == [
+        Pair("hola", "hello"),
+        Pair("caf\ufffd", "coffee", Problem.NOT_UTF8),
+        Pair("\ufffd\ufffd\ufffd x\ny", "half", Problem.NOT_UTF8 | Problem.CONTROL_CHARACTERS),
+    ]
+    other = both(tmp_path, JSON, format="jsonl", source_field="en", target_field="t.es")
+    assert other.fingerprint("train") != corpus.fingerprint("train")
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "message"),
+    [
+        (b"a\tb\nc\n", {}, "line 2 has one column, and no column 2"),
+        (b"a\tb\n", {"target_field": "3"}, "line 1 has 2 columns, and no column 3"),
+        (b"a\tb\n", {"target_field": "en"}, "line 1 has no column 'en'; it has 'a', 'b'"),
+        (b"{", {"format": "jsonl"}, "line 1 is no JSON (Expecting property name"),
+        (b"[" * 9999, {"format": "jsonl"}, "line 1 is no JSON"),
+        (b"[1]", {"format": "jsonl"}, "line 1 has no field '1'"),
+        (b'{"a": 1}', {"format": "jsonl"}, "line 1 has no field '1'; it has 'a'"),
+        (b'\n{"1": 1, "2": "x"}', {"format": "jsonl"}, "line 2 has no text in the field '1' (int)"),
+        (b"", {}, "no sentence pairs in this file"),
+        (b"a\tb\n", {"train_source": "x", "train_target": "y"}, "are both set"),
+        (b"a\tb\n", {"format": "csv"}, "data.text.format is 'csv'; choose one of tsv, jsonl"),
+        (b"a\tb\n", {"source_field": "0"}, "data.text.source_field is '0'; give the number"),
+    ],
+)
+def test_a_bad_table_is_a_line(tmp_path, content, keys, message):
+    with pytest.raises(UserError) as caught:
+        list(both(tmp_path, content, **keys).pairs("train"))
+    assert message in str(caught.value) and "\n" not in str(caught.value)

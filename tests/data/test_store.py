@@ -12,7 +12,7 @@ import pytest
 
 from transformer import files
 from transformer.batch import EOS
-from transformer.data import Pair, Problem, Tokenizer, open_store, store_key
+from transformer.data import Pair, Problem, SentencePieceTokenizer, open_store, store_key
 from transformer.data import store as store_module
 from transformer.errors import UserError
 
@@ -115,9 +115,9 @@ def test_the_order_of_words_is_in_a_digest(tokenizer, tmp_path):
 
 
 def test_a_large_vocabulary_takes_wider_integers(corpus, tmp_path):
-    class Large(Tokenizer):
+    class Large(SentencePieceTokenizer):
         def __init__(self):
-            self.size = 70_001
+            self.size, self.fingerprint, self.composes = 70_001, "", True
 
         def encode(self, sentences):
             return [[70_000, 3] for _ in sentences]
@@ -214,13 +214,14 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from transformer.data import Pair, Tokenizer, open_store
+    from transformer.data import Pair, SentencePieceTokenizer, open_store
 
     def pairs():
         yield Pair("la casa", "the house")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    open_store(Path(sys.argv[1]), pairs, Tokenizer(Path(sys.argv[2]).read_bytes()), key="k")
+    tokenizer = SentencePieceTokenizer(Path(sys.argv[2]).read_bytes())
+    open_store(Path(sys.argv[1]), pairs, tokenizer, key="k")
     """
 )
 

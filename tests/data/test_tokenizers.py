@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformer.batch import BOS, EOS, PAD
 from transformer.data.pairs import Pair
 from transformer.data.subwords import sample
-from transformer.data.tokenizers import UNK, Tokenizer, evenly_spaced, train
+from transformer.data.tokenizers import UNK, SentencePieceTokenizer, evenly_spaced, train
 from transformer.errors import UserError
 
 
@@ -25,7 +25,7 @@ def trained(pairs, path, **changes):
         "split_scripts": True,
     }
     train(pairs, path, **{**options, **changes})
-    return Tokenizer.load(path)
+    return SentencePieceTokenizer.load(path)
 
 
 def roundtrip(tokenizer, sentence):
@@ -168,8 +168,8 @@ def test_what_cannot_be_trained_is_refused(sentence_pairs, tmp_path):
 def test_a_missing_or_damaged_model_is_refused(tokenizer, sentence_pairs, tmp_path):
     path = tmp_path / "tokenizer.model"
     with pytest.raises(UserError, match="No such file"):
-        Tokenizer.load(path)
+        SentencePieceTokenizer.load(path)
     for content in (b"", b"rubbish"):
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a SentencePiece model"):
-            Tokenizer.load(path)
+            SentencePieceTokenizer.load(path)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.data import Pair, Tokenizer
+from transformer.data import Pair, SentencePieceTokenizer
 from transformer.data import training_lines as module
 from transformer.data.tokenizers import train
 from transformer.data.training_lines import LONGEST, cut, training_lines
@@ -20,7 +20,7 @@ FAMILY = "👨\u200d👩\u200d👧\u200d👦"
 
 def pieces(pairs: list[Pair], path: Path, **options: object) -> set[str]:
     train(pairs, path, **{**OPTIONS, "vocab_size": 400, **options})
-    tokenizer = Tokenizer.load(path)
+    tokenizer = SentencePieceTokenizer.load(path)
     return set(tokenizer.pieces(range(tokenizer.size)))
 
 

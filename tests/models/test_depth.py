@@ -11,7 +11,7 @@ import pytest
 
 from tests.models.options import SIZES, config
 from transformer import testing
-from transformer.losses import batch_loss
+from transformer.losses import batch_loss, cross_entropy
 from transformer.models import build_model, parameters
 
 BATCH = testing.random_batch(**SIZES)
@@ -33,7 +33,7 @@ def seconds(layers: int, **options: Any) -> float:
     def loss(params: Any) -> Any:
         apply = functools.partial(model.apply, {"params": params})
         key = jax.random.key(0)
-        return batch_loss(apply, BATCH, smoothing=0.1, chunks=2, key=key).loss
+        return batch_loss(apply, BATCH, cross_entropy(0.1), chunks=2, key=key).loss
 
     step, params = layout.jit(jax.value_and_grad(loss)), parameters.abstract(model, layout)
     began = time.process_time()

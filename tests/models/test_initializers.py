@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.options import config
 from transformer import testing
-from transformer.losses import batch_loss
+from transformer.losses import batch_loss, cross_entropy
 from transformer.models import build_model, parameters
 from transformer.models.initializers import Depth, embedding_initializer, initializer
 from transformer.testing import assert_equals_reference
@@ -103,7 +103,7 @@ def trained(width: int, scaling: str) -> float:
 
     def loss(params: Any) -> Any:
         apply = functools.partial(model.apply, {"params": params})
-        return batch_loss(apply, batch, smoothing=0.0, chunks=1).loss
+        return batch_loss(apply, batch, cross_entropy(), chunks=1).loss
 
     @layout.jit
     def update(params: Any, state: Any) -> Any:

@@ -71,14 +71,20 @@ def test_callbacks_and_metrics_of_ones_own_are_called(
 
     made = experiment(tmp_path, 0.01, 2)
     training = dataclasses.replace(made.config.training, eval_every=2)
-    config = dataclasses.replace(made.config, training=training)
-    own = optax.sgd(0.1)
-    options: Any = {"metrics": [first_letters], "callbacks": [Noting()], "optimizer": own}
+    scoring = dataclasses.replace(made.config.evaluation, metrics=("operator:ne",))
+    config = dataclasses.replace(made.config, training=training, evaluation=scoring)
+    options: Any = {
+        "metrics": [first_letters],
+        "callbacks": [Noting()],
+        "optimizer": optax.sgd(0.1),
+        "loss": lambda logits, labels: jnp.full(labels.shape, 3.0) + 0.0 * logits[..., 0],
+    }
     assert train(config, tmp_path / "run", **options) == Exit.DONE
     ends = [("evaluation", 2, 7.0), ("checkpoint", 2), ("end", 2, True)]
     assert calls == [("start", 0), ("step", 1), ("step", 2), *ends]
     (line,) = (x for x in map(json.loads, lines(tmp_path)) if x["kind"] == "eval")
-    assert line["first_letters"] == 7.0
+    assert line["first_letters"] == 7.0 and line["ne"] == 1.0
+    assert line["loss"] == pytest.approx(3.0) and line["nll"] > 4.0
 
 
 def lines(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from transformer.config.fields import Section, checked, choice, positive, requir
 
 
 @dataclass(frozen=True)
-class SpeedConfig(Section, path="speed"):
+class SpeedConfig(Section, section="speed"):
     """How speed is measured."""
 
     lengths: tuple[int, ...] = (16, 64, 256, 1024, 4096)
@@ -37,7 +37,7 @@ class SpeedConfig(Section, path="speed"):
 
 
 @dataclass(frozen=True)
-class ReachConfig(Section, path="reach"):
+class ReachConfig(Section, section="reach"):
     """How the reach of gradients is measured."""
 
     sentences: int = positive(8)

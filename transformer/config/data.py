@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformer.config.fields import (
     Section,
@@ -9,13 +10,11 @@ from transformer.config.fields import (
     choice,
     fraction,
     not_negative,
-    one_of,
     positive,
     require,
 )
 from transformer.config.sources import (
     OF_TREES,
-    SOURCES,
     AgreementConfig,
     CasaRojaConfig,
     DigitsConfig,
@@ -26,11 +25,15 @@ from transformer.config.sources import (
     TextConfig,
     TfdsConfig,
     TreebankConfig,
+    check_source,
 )
+from transformer.dotted import is_dotted
+
+KINDS = ("bpe", "unigram")  # of SentencePiece
 
 
 @dataclass(frozen=True)
-class LeaveOutConfig(Section, path="data.leave_out"):
+class LeaveOutConfig(Section, section="data.leave_out"):
     """Training pairs left out, or kept (False); all are counted and listed in data_report.json."""
 
     not_utf8: bool = True
@@ -43,6 +46,14 @@ class LeaveOutConfig(Section, path="data.leave_out"):
     """Second and later occurrences of a pair."""
     held_out: bool = True
     """Pairs that stand in the dev or test set."""
+
+
+def _kind(key: str, value: str) -> None:
+    require(
+        value in KINDS or is_dotted(value),
+        f"{key} is {value!r}; choose one of {', '.join(KINDS)}, or give a class of your own, "
+        '"module:Class"',
+    )
 
 
 def _vocab_size(key: str, value: int) -> None:
@@ -58,10 +69,16 @@ def _coverage(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class TokenizerConfig(Section, path="data.tokenizer"):
-    """SentencePiece, one vocabulary for both languages."""
+class TokenizerConfig(Section, section="data.tokenizer"):
+    """SentencePiece, one vocabulary for both languages; or a tokenizer of your own."""
 
-    kind: str = choice("bpe", "unigram")
+    kind: str = checked("bpe", _kind)
+    """bpe or unigram; or a class of your own, "module:Class"; see docs/extending.md."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of the training of a class of your own."""
+    path: str = ""
+    """A SentencePiece model that exists, taken as it is but for the ids of its special pieces; "":
+    one is trained on the corpus."""
     vocab_size: int = checked(37_000, _vocab_size)
     """V: pieces, special and byte pieces included."""
     character_coverage: float = checked(1.0, _coverage)
@@ -77,17 +94,38 @@ class TokenizerConfig(Section, path="data.tokenizer"):
     (subword regularisation); 0: none. It costs a pass of tokenising in Python an epoch, and shapes
     that may differ by epoch."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.kind in KINDS or not self.path,
+            f"data.tokenizer.path is {self.path!r}, a SentencePiece model, but data.tokenizer.kind "
+            f"is {self.kind!r}: give one of them",
+        )
+        require(
+            self.kind not in KINDS or not self.options,
+            f"data.tokenizer.options is set but data.tokenizer.kind is {self.kind!r}, whose keys "
+            "stand beside it: leave it out",
+        )
+        require(
+            self.kind in KINDS or self.sampling == 0.0,
+            f"data.tokenizer.sampling is {self.sampling} but data.tokenizer.kind is {self.kind!r}: "
+            "only SentencePiece's pieces are drawn anew, so set it to 0",
+        )
+
 
 def _max_ratio(key: str, value: float) -> None:
     require(value == 0.0 or value >= 1.0, f"{key} is {value}; take 1 or more, or 0 for any")
 
 
 @dataclass(frozen=True)
-class DataConfig(Section, path="data"):
+class DataConfig(Section, section="data"):
     """The corpus, its tokens and its batches."""
 
-    source: str = one_of("tfds", (*SOURCES, "mixture"))
-    """The origin of the pairs: the section of this name, or the mixture of several."""
+    source: str = "tfds"
+    """The origin of the pairs: the section of this name, or the mixture of several; or a class of
+    your own, "module:Class", that answers data.sources.Corpus."""
+    source_options: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of a source of your own."""
     tfds: TfdsConfig = TfdsConfig()
     text: TextConfig = TextConfig()
     casa_roja: CasaRojaConfig = CasaRojaConfig()
@@ -136,6 +174,7 @@ class DataConfig(Section, path="data"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_source("data.source", self.source, self.source_options, "mixture")
         for name, part in self.mixture.items():
             part.check(name)
         require(
@@ -156,8 +195,8 @@ class DataConfig(Section, path="data"):
             "otherwise than the source",
         )
         for section in ("text", "treebank"):
-            paths = vars(getattr(self, section))
-            named = [f"data.{section}.{key}" for key, path in paths.items() if path]
+            files, none = vars(getattr(self, section)), vars(type(getattr(self, section))())
+            named = [f"data.{section}.{key}" for key in files if files[key] != none[key]]
             require(
                 self.source == section or not named,
                 f"{' and '.join(named[:2])} {'are' if named[1:] else 'is'} set but data.source is "

@@ -26,6 +26,7 @@ from transformer.config.training import (
     OptimizerConfig,
     TrainingConfig,
 )
+from transformer.dotted import is_dotted
 from transformer.errors import UserError
 from transformer.nested import without
 
@@ -49,7 +50,7 @@ SCALE_FREE = (
 
 
 @dataclass(frozen=True)
-class DecodingConfig(Section, path="decoding"):
+class DecodingConfig(Section, section="decoding"):
     """How sentences are translated."""
 
     beam: int = positive(4)
@@ -90,14 +91,22 @@ def _bleu_tokenizer(key: str, value: str) -> None:
     require(value in BLEU_TOKENIZERS, f"{key} is {value!r}; choose one of {names}")
 
 
+def _metrics(key: str, value: tuple[str, ...]) -> None:
+    for name in value:
+        require(is_dotted(name), f'{key} has {name!r}; give functions, "module:function" each')
+
+
 @dataclass(frozen=True)
-class EvaluationConfig(Section, path="evaluation"):
+class EvaluationConfig(Section, section="evaluation"):
     """How translations are scored."""
 
     bleu_tokenizer: str = checked("auto", _bleu_tokenizer)
     """sacreBLEU's, which says what a word is. auto: by the script of the references, once per run.
     13a: words between spaces. intl, zh, ja-mecab (extra `ja`), ko-mecab (extra `ko`). char: for
     scripts without spaces. none."""
+    metrics: tuple[str, ...] = checked((), _metrics)
+    """Further measures of your own, "module:function" each: of translations and references, two
+    lists, a number, under the function's name."""
 
 
 def _axis(key: str, value: int) -> None:
@@ -107,7 +116,7 @@ def _axis(key: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
-class MeshConfig(Section, path="mesh"):
+class MeshConfig(Section, section="mesh"):
     """Devices along each axis; -1: all that are left."""
 
     data: int = checked(-1, _axis)
@@ -121,7 +130,7 @@ class MeshConfig(Section, path="mesh"):
 
 
 @dataclass(frozen=True)
-class ShardingConfig(Section, path="sharding"):
+class ShardingConfig(Section, section="sharding"):
     """Which axes of the mesh split which logical axes of arrays."""
 
     rules: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -150,7 +159,7 @@ def _coordinator(key: str, value: str) -> None:
 
 
 @dataclass(frozen=True)
-class DistributedConfig(Section, path="distributed"):
+class DistributedConfig(Section, section="distributed"):
     """Several processes of one run."""
 
     enabled: bool = False

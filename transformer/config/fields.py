@@ -1,7 +1,7 @@
 """How a key is declared: once, on the field of a dataclass, with its default, meaning and check.
 
     @dataclass(frozen=True)
-    class DecodingConfig(Section, path="decoding"):
+    class DecodingConfig(Section, section="decoding"):
         beam: int = positive(4)
         \"\"\"Beam width, W; 1 is greedy search.\"\"\"
 
@@ -22,18 +22,18 @@ Check = Callable[[str, Any], None]  # the key, its value
 class Section:
     """Base of every section: runs the checks of its fields.
 
-    `path` is the section's place in an experiment, as errors show it: "model.positions".
+    `section` is its place in an experiment, as errors show it: "model.positions".
     """
 
-    path: ClassVar[str] = ""
+    section: ClassVar[str] = ""
 
-    def __init_subclass__(cls, path: str | None = None) -> None:
-        cls.path = cls.path if path is None else path
+    def __init_subclass__(cls, section: str | None = None) -> None:
+        cls.section = cls.section if section is None else section
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             if check := field.metadata.get("check"):
-                key = f"{self.path}.{field.name}" if self.path else field.name
+                key = f"{self.section}.{field.name}" if self.section else field.name
                 check(key, getattr(self, field.name))
 
 

@@ -33,7 +33,7 @@ def _t5_buckets(key: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
-class PositionsConfig(Section, path="model.positions"):
+class PositionsConfig(Section, section="model.positions"):
     """Positional encoding."""
 
     scheme: str = one_of("sinusoidal", SCHEMES)
@@ -66,7 +66,7 @@ class PositionsConfig(Section, path="model.positions"):
 
 
 @dataclass(frozen=True)
-class AttentionConfig(Section, path="model.attention"):
+class AttentionConfig(Section, section="model.attention"):
     """How attention is computed, not what: it may change when a run goes on."""
 
     backend: str = "auto"
@@ -76,7 +76,7 @@ class AttentionConfig(Section, path="model.attention"):
 
 
 @dataclass(frozen=True)
-class RecurrentConfig(Section, path="model.recurrent"):
+class RecurrentConfig(Section, section="model.recurrent"):
     """Keys of the families rnn, gru and lstm alone."""
 
     d_hidden: int = positive(512, most=WIDEST)
@@ -102,7 +102,7 @@ class RecurrentConfig(Section, path="model.recurrent"):
 
 
 @dataclass(frozen=True)
-class ModelConfig(Section, path="model"):
+class ModelConfig(Section, section="model"):
     """A model's architecture; `recurrent` holds what only the recurrent families read."""
 
     family: str = "transformer"

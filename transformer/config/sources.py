@@ -1,7 +1,9 @@
 """Which text: a section for each source of `data.source`."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from transformer.config.fields import (
     Section,
@@ -10,6 +12,7 @@ from transformer.config.fields import (
     positive,
     require,
 )
+from transformer.dotted import is_dotted
 
 MADE_UP = ("casa_roja", "recall", "orchard", "agreement", "digits")
 SOURCES = ("tfds", "text", "treebank", "files", *MADE_UP)  # each with a section of its own
@@ -17,7 +20,7 @@ OF_TREES = ("treebank", "orchard")  # those of pairs of a sentence and its tree
 
 
 @dataclass(frozen=True)
-class TfdsConfig(Section, path="data.tfds"):
+class TfdsConfig(Section, section="data.tfds"):
     """Any TFDS builder with a Translation feature."""
 
     name: str = "wmt14_translate/de-en"
@@ -34,9 +37,16 @@ class TfdsConfig(Section, path="data.tfds"):
     """Folder of prepared data sets; "": TFDS's own default."""
 
 
+def _field(key: str, value: str) -> None:
+    require(
+        bool(value.strip()) and value != "0",
+        f"{key} is {value!r}; give the number of a column, from 1, or a name",
+    )
+
+
 @dataclass(frozen=True)
-class TextConfig(Section, path="data.text"):
-    """Two aligned files a split: plain or gzip, UTF-8, one sentence a line; "": no such split."""
+class TextConfig(Section, section="data.text"):
+    """Files, plain or gzip, UTF-8: two aligned ones a split, one sentence a line; "": none."""
 
     train_source: str = ""
     train_target: str = ""
@@ -44,10 +54,21 @@ class TextConfig(Section, path="data.text"):
     dev_target: str = ""
     test_source: str = ""
     test_target: str = ""
+    train: str = ""
+    """One file of both sides, in place of the two."""
+    dev: str = ""
+    test: str = ""
+    format: str = choice("tsv", "jsonl")
+    """Of files of both sides. tsv: columns with tabs between them. jsonl: a JSON object a line."""
+    source_field: str = checked("1", _field)
+    """Where such a file has the source: the number of a column, from 1, or its name, which the
+    first line then has; in JSON lines a key, "translation.en" for one inside another."""
+    target_field: str = checked("2", _field)
+    """Where it has the target."""
 
 
 @dataclass(frozen=True)
-class CasaRojaConfig(Section, path="data.casa_roja"):
+class CasaRojaConfig(Section, section="data.casa_roja"):
     """Our own Spanish-English grammar."""
 
     train_size: int = positive(300_000)
@@ -68,7 +89,7 @@ def _distances(key: str, value: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class RecallConfig(Section, path="data.recall"):
+class RecallConfig(Section, section="data.recall"):
     """Made-up symbols to remember over a distance: see transformer/data/recall.py."""
 
     task: str = choice("copy", "reverse", "associative")
@@ -104,7 +125,7 @@ class RecallConfig(Section, path="data.recall"):
 
 
 @dataclass(frozen=True)
-class TreebankConfig(Section, path="data.treebank"):
+class TreebankConfig(Section, section="data.treebank"):
     """Constituency trees (AIAYN §6.3): bracketed files, plain or gzip, UTF-8.
 
     Paths and globs, with commas between them: "wsj/0[2-9]/*.mrg,wsj/1?/*.mrg"; "": no such split.
@@ -116,7 +137,7 @@ class TreebankConfig(Section, path="data.treebank"):
 
 
 @dataclass(frozen=True)
-class OrchardConfig(Section, path="data.orchard"):
+class OrchardConfig(Section, section="data.orchard"):
     """Our own treebank: see transformer/data/treebank/orchard.py."""
 
     train_size: int = positive(20_000)
@@ -130,7 +151,7 @@ def _share(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class FilesConfig(Section, path="data.files"):
+class FilesConfig(Section, section="data.files"):
     """Any text files, for language models: transformer/data/passages.py."""
 
     patterns: tuple[str, ...] = ()
@@ -155,7 +176,7 @@ class FilesConfig(Section, path="data.files"):
 
 
 @dataclass(frozen=True)
-class AgreementConfig(Section, path="data.agreement"):
+class AgreementConfig(Section, section="data.agreement"):
     """Sentences of casa roja's grammar, "right" or "wrong": transformer/data/agreement.py."""
 
     train_size: int = positive(50_000)
@@ -173,7 +194,7 @@ def _shifts(key: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
-class DigitsConfig(Section, path="data.digits"):
+class DigitsConfig(Section, section="data.digits"):
     """Scikit-learn's 1,797 handwritten digits, a letter a pixel: transformer/data/digits.py."""
 
     patch_side: int = checked(2, _patch_side)
@@ -185,13 +206,28 @@ class DigitsConfig(Section, path="data.digits"):
     test_size: int = positive(400)
 
 
+def check_source(key: str, name: str, options: Mapping[str, Any], *more: str) -> None:
+    """Raises UserError where a source has no such name, or takes no options."""
+    names = (*SOURCES, *more)
+    require(
+        name in names or is_dotted(name),
+        f"{key} is {name!r}; choose one of {', '.join(names)}, or give a class of your own, "
+        '"module:Class"',
+    )
+    require(
+        not options or is_dotted(name),
+        f"{key}_options is set but {key} is {name!r}, whose keys are data.{name}'s: leave it out",
+    )
+
+
 @dataclass(frozen=True)
-class PartConfig(Section, path="data.mixture.NAME"):
+class PartConfig(Section, section="data.mixture.NAME"):
     """One part of a mixture: its source, that source's section and no other's, and its rate."""
 
     source: str
     rate: float
     """How often its pairs come in an epoch; 2.5: twice, and half of them a third time."""
+    source_options: Mapping[str, Any] = field(default_factory=dict)
     tfds: TfdsConfig | None = None
     text: TextConfig | None = None
     casa_roja: CasaRojaConfig | None = None
@@ -205,17 +241,14 @@ class PartConfig(Section, path="data.mixture.NAME"):
     def check(self, name: str) -> None:
         """Raises UserError where the part of this name cannot be."""
         key = f"data.mixture.{name}"
-        require(
-            self.source in SOURCES,
-            f"{key}.source is {self.source!r}; choose one of {', '.join(SOURCES)}",
-        )
+        check_source(f"{key}.source", self.source, self.source_options)
         require(
             0.0 < self.rate < math.inf,
             f"{key}.rate is {self.rate}; it is how often an epoch has each pair, above 0",
         )
         sections = [source for source in SOURCES if getattr(self, source) is not None]
         require(
-            sections == [self.source],
-            f"{key} has the sections {', '.join(sections) or '(none)'}; it needs {self.source}, "
-            "which its source names, and no other",
+            sections == ([self.source] if self.source in SOURCES else []),
+            f"{key} has the sections {', '.join(sections) or '(none)'}; it needs the one that its "
+            f"source, {self.source}, names, and no other",
         )

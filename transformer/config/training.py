@@ -16,7 +16,7 @@ from transformer.config.fields import (
 
 
 @dataclass(frozen=True)
-class TrainingConfig(Section, path="training"):
+class TrainingConfig(Section, section="training"):
     """The training loop and its loss."""
 
     steps: int = positive(100_000)
@@ -46,7 +46,7 @@ class TrainingConfig(Section, path="training"):
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(Section, path="optimizer"):
+class OptimizerConfig(Section, section="optimizer"):
     """Any optimizer and schedule of Optax. Its options are a section, replaced as a whole:
 
     config.optimizer.options = ConfigDict({"b1": 0.9, "weight_decay": 0.1})
@@ -66,7 +66,7 @@ class OptimizerConfig(Section, path="optimizer"):
 
 
 @dataclass(frozen=True)
-class CheckpointsConfig(Section, path="checkpoints"):
+class CheckpointsConfig(Section, section="checkpoints"):
     """Which checkpoints are kept, and which are averaged."""
 
     every: int = positive(1_500)
@@ -94,7 +94,7 @@ def _spike(key: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class DivergenceConfig(Section, path="divergence"):
+class DivergenceConfig(Section, section="divergence"):
     """What happens when a loss or gradient is not finite, or the loss spikes."""
 
     action: str = choice("stop", "skip", "rollback")
@@ -112,7 +112,7 @@ class DivergenceConfig(Section, path="divergence"):
 
 
 @dataclass(frozen=True)
-class EarlyStoppingConfig(Section, path="early_stopping"):
+class EarlyStoppingConfig(Section, section="early_stopping"):
     """When training ends before its last step."""
 
     metric: str = choice("loss", "bleu")

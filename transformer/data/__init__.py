@@ -37,12 +37,13 @@ from transformer.data.sources import (
     OneSide,
     Orchard,
     Recall,
-    Text,
     Tfds,
     Treebank,
+    open_corpus,
 )
 from transformer.data.store import Store, open_store, store_key
-from transformer.data.tokenizers import UNK, Tokenizer
+from transformer.data.text import Text
+from transformer.data.tokenizers import UNK, SentencePieceTokenizer, Tokenizer
 
 __all__ = [
     "SOURCES",
@@ -68,6 +69,7 @@ __all__ = [
     "Rows",
     "Same",
     "Sampled",
+    "SentencePieceTokenizer",
     "Shape",
     "Store",
     "Text",
@@ -77,6 +79,7 @@ __all__ = [
     "everything",
     "find_problems",
     "in_order",
+    "open_corpus",
     "open_store",
     "plan_buckets",
     "plan_packed",

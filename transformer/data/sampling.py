@@ -23,7 +23,7 @@ from jaxtyping import Int
 from transformer import files
 from transformer.data.batching import Plan
 from transformer.data.store import CHUNK, Chunk, Store, open_chunks
-from transformer.data.tokenizers import Tokenizer
+from transformer.data.tokenizers import SentencePieceTokenizer
 from transformer.rng import Stream
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Sampled:
         folder: of the cache, for this corpus and tokenizer; made if missing.
         make_plan: the plan of an epoch, from its lengths.
         plan_key: changes whenever `make_plan` does.
-        probability: see `Tokenizer.sample`.
+        probability: see `SentencePieceTokenizer.sample`.
         seed: the experiment's.
         max_length: tokens of a side at most.
     """
@@ -49,7 +49,7 @@ class Sampled:
     def __init__(
         self,
         store: Store,
-        tokenizer: Tokenizer,
+        tokenizer: SentencePieceTokenizer,
         folder: Path,
         make_plan: Callable[[Int[np.ndarray, "n 2"]], Plan],
         *,
@@ -136,7 +136,12 @@ class Sampled:
 
 
 def _chunks(
-    store: Store, tokenizer: Tokenizer, epoch: int, probability: float, seed: int, max_length: int
+    store: Store,
+    tokenizer: SentencePieceTokenizer,
+    epoch: int,
+    probability: float,
+    seed: int,
+    max_length: int,
 ) -> Iterator[Chunk]:
     """An epoch's sentences, from those of the store, which are the text but for normalisation."""
     bits = np.random.Philox(np.random.SeedSequence([seed, Stream.SAMPLING, epoch]))

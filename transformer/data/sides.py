@@ -7,7 +7,8 @@ import os
 import stat
 
 from transformer.data.lines import KEY, read_lines
-from transformer.data.sources import Corpus, Mixture, Text, Tfds
+from transformer.data.sources import Corpus, Mixture, Tfds
+from transformer.data.text import Text
 from transformer.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,21 +36,24 @@ def check_sides(corpus: Corpus, split: str) -> None:
             f"{corpus.source_language!r}: name two, {ALONE}"
         )
     elif isinstance(corpus, Text):
-        _check_files(corpus, split)
+        if len(corpus.paths(split)) == 2:
+            _check_files(corpus, split)
+        elif corpus.source_field == corpus.target_field:
+            raise UserError(
+                f"{KEY}.source_field and {KEY}.target_field are both {corpus.source_field!r}: name "
+                f"two, {ALONE}"
+            )
 
 
 def _check_files(corpus: Text, split: str) -> None:
     keys = f"{KEY}.{split}_source", f"{KEY}.{split}_target"
-    source, target = paths = (
-        getattr(corpus, f"{split}_source"),
-        getattr(corpus, f"{split}_target"),
-    )
+    source, target = paths = corpus.paths(split)
     if not all(map(_has_text, paths)):  # which whoever reads them will say
         return
     if same := _are_one(source, target):
         raise UserError(
-            f"{keys[0]} and {keys[1]} are {same}, {source}: name a file of each side (one of both, "
-            f"with tabs between them, is cut in two by `cut -f1` and `cut -f2`), {ALONE}"
+            f"{keys[0]} and {keys[1]} are {same}, {source}: name a file of each side (or one of "
+            f"both, with tabs between them, in {KEY}.{split}), {ALONE}"
         )
     for key, path in zip(keys, paths, strict=True):
         lines = [line.split(b"\t") for line in itertools.islice(read_lines(path, key), LOOKED_AT)]
@@ -57,8 +61,8 @@ def _check_files(corpus: Text, split: str) -> None:
         if lines and both >= NEARLY_ALL * len(lines):
             log.warning(
                 "%s=%s: %d of its first %d lines are two texts with a tab between them, which is "
-                "read as a space: a file of both sides is cut in two by `cut -f1` and `cut -f2`",
-                *(key, path, both, len(lines)),
+                "read as a space: a file of both sides is named by %s.%s",
+                *(key, path, both, len(lines), KEY, split),
             )
 
 

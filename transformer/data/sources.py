@@ -1,21 +1,25 @@
 """Corpora: aligned sentence pairs from text files, from TFDS, made up by us, or several.
 
-A new source is a section of keys (config/sources.py), a class of it that answers `Corpus`, and a
-row of `SOURCES`.
+A new source of ours is a section of keys (config/sources.py), a class of it that answers `Corpus`,
+and a row of `SOURCES`. One of yours is a class that answers `Corpus`, named in `data.source`.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-from transformer.config.sources import TextConfig, TfdsConfig, TreebankConfig
+from transformer.config import DataConfig, PartConfig
+from transformer.config.sources import TfdsConfig, TreebankConfig
 from transformer.data import tfds_builders, treebank
 from transformer.data.generated import Agreement, CasaRoja, Digits, Orchard, Recall
-from transformer.data.lines import Digests, aligned, decode, digest
+from transformer.data.lines import Digests, decode, digest
 from transformer.data.pairs import Pair
 from transformer.data.passages import Files
+from transformer.data.text import Text
 from transformer.data.treebank import penn
+from transformer.dotted import construct, is_dotted, resolve
 from transformer.errors import UserError
 
 TFDS_CHUNK = 1024  # examples read at a time
@@ -45,51 +49,6 @@ class Corpus(Protocol):
     def origins(self, split: str) -> dict[str, str]:
         """Where `pairs(split)` comes from, for people: by name, in the order of `Pair.part`."""
         ...
-
-
-@dataclass(frozen=True)
-class Text(TextConfig):
-    """Two aligned files a split, plain or gzip, UTF-8, one sentence a line; "" = no such split.
-
-    A line ends at \\n or \\r\\n and nowhere else: whatever else Unicode calls a line break belongs
-    to the sentence. Files of different lengths are refused.
-    """
-
-    _digests: Digests = field(default_factory=Digests, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for split in ("train", "dev", "test"):
-            source, target = self._paths(split)
-            if bool(source) != bool(target):
-                present, missing = ("source", "target") if source else ("target", "source")
-                raise UserError(
-                    f"data.text.{split}_{present} is {source or target} but "
-                    f"data.text.{split}_{missing} is empty: name both files, or neither"
-                )
-
-    def _paths(self, split: str) -> tuple[str, str]:
-        return getattr(self, f"{split}_source"), getattr(self, f"{split}_target")
-
-    def has(self, split: str) -> bool:
-        return bool(self._paths(split)[0])
-
-    def pairs(self, split: str) -> Iterator[Pair]:
-        _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        paths = self._paths(split)
-        empty = True
-        for pair in decode(aligned(*paths, self._digests)):
-            empty = False
-            yield pair
-        if empty:
-            raise UserError(f"{paths[0]} and {paths[1]}: no sentence pairs in these files")
-
-    def fingerprint(self, split: str) -> str:
-        _require_split(self, split, f"data.text.{split}_source and data.text.{split}_target")
-        return digest("text", *map(self._digests.take, self._paths(split)))
-
-    def origins(self, split: str) -> dict[str, str]:
-        return {"text": " and ".join(self._paths(split))}
 
 
 @dataclass(frozen=True)
@@ -248,6 +207,30 @@ SOURCES: dict[str, type[Source]] = {
     "agreement": Agreement,
     "digits": Digits,
 }
+
+
+def open_corpus(config: DataConfig) -> Corpus:
+    """The corpus that a configuration names; reads none of it yet.
+
+    Raises:
+        UserError: there is no such source, or its keys cannot work.
+    """
+    if config.source == "mixture":
+        corpus = Mixture({name: _open(part) for name, part in config.mixture.items()})
+    else:
+        corpus = _open(config)
+    return corpus if config.side == "both" else OneSide(corpus, config.side)
+
+
+def _open(config: DataConfig | PartConfig) -> Corpus:
+    name = config.source
+    if not is_dotted(name):
+        return SOURCES[name](**dataclasses.asdict(getattr(config, name)))
+    factory = resolve(name, "data.source")
+    corpus = construct(factory, config.source_options, "data.source_options", name)
+    if not isinstance(corpus, Corpus):
+        raise UserError(f"data.source is {name!r}, which lacks has, pairs, fingerprint or origins")
+    return corpus
 
 
 def _require_split(corpus: Corpus, split: str, keys: str) -> None:

@@ -13,11 +13,12 @@ import functools
 import hashlib
 import io
 import logging
+import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import sentencepiece
@@ -47,6 +48,7 @@ RULES: dict[str, Callable[[str], str]] = {
     "nfc": composed_without_invisible,
     "nfc_lowercase": lowercased,
 }
+BEFORE_RULES = "user_defined"  # how the normalisation was called before it had one of these names
 
 
 def train(
@@ -94,11 +96,11 @@ def train(
         more["required_chars"] = "".join(letters)
     content = _finished(_train(sentences, lowercase, more), rule)
     # It counts no letter of a line that spells a special piece.
-    if whole and not {*letters} <= {piece.piece for piece in _proto(content).pieces}:
+    if whole and not {*letters} <= {piece.piece for piece in model_proto(content).pieces}:
         more["required_chars"] = "".join(letters)
         content = _finished(_train(sentences, lowercase, more), rule)
     files.write(path, content)
-    size = Tokenizer(content).size
+    size = SentencePieceTokenizer(content).size
     if size < vocab_size:
         log.info("%s has %d pieces: the text supports no more (%d allowed)", path, size, vocab_size)
 
@@ -153,34 +155,65 @@ def key(corpus: str, left_out: int, options: dict[str, Any]) -> str:
     return digest("tokenizer", corpus, int(left_out), options, *version)[:20]
 
 
-class Tokenizer:
-    """A trained model. Ids are below `size`; PAD, BOS, EOS and UNK are 0, 1, 2 and 3."""
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids, without special ones, and back; a class of one's own answers it, too.
+
+    A class of one's own also has `train(pairs, **data.tokenizer.options) -> bytes`, static, and is
+    made of those bytes: they are what a run keeps.
+    """
+
+    size: int  # ids are below it; 0 to 3 are PAD, BOS, EOS and UNK
+    fingerprint: str  # hexadecimal; another one is another tokenizer
+    composes: bool  # whether text is compared in NFC where translations are scored
+
+    def encode(self, sentences: list[str], /) -> list[list[int]]: ...
+
+    def decode(self, ids: Sequence[Sequence[int]], /) -> list[str]: ...
+
+    def pieces(self, ids: Sequence[int], /) -> list[str]:
+        """What each id stands for, to label an axis with."""
+        ...
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model. Ids are below `size`; PAD, BOS, EOS and UNK are 0, 1, 2 and 3.
+
+    Attributes:
+        model: the content of its file.
+        size: its number of pieces.
+        fingerprint: hexadecimal, of the content.
+        composes: False: trained here before text was composed; its runs are scored as they were.
+    """
 
     def __init__(self, model: bytes):
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.model = model
         self.size: int = self._processor.get_piece_size()
         self.fingerprint: str = hashlib.sha256(model).hexdigest()
-        # None: trained before text was composed, and encodes as it did then.
-        self._rule = RULES.get(_proto(model).normalizer_spec.name)
-
-    @property
-    def composes(self) -> bool:
-        """Whether canonically equal texts have equal ids, however they are spelled."""
-        return self._rule is not None
+        normalization = model_proto(model).normalizer_spec.name
+        # None: trained elsewhere, or before text was composed: it encodes as it did there.
+        self._rule = RULES.get(normalization)
+        self.composes = normalization != BEFORE_RULES
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads a model file. Raises UserError where there is none or it is damaged."""
+    def load(cls, path: Path, key: str = "") -> Self:
+        """Reads a model file that `key` names, if any does.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        what = f"{key}={path}" if key else path
         try:
             model = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; no tokenizer there") from error
+            raise UserError(f"{what}: {error.strerror}; no tokenizer there") from error
         try:
             if not model:  # SentencePiece takes nothing for a model without pieces
                 raise RuntimeError("an empty file")
             return cls(model)
         except RuntimeError as error:
-            raise UserError(f"{path}: not a SentencePiece model, or a damaged one") from error
+            raise UserError(f"{what}: not a SentencePiece model, or a damaged one") from error
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Ids of each sentence, without BOS or EOS."""
@@ -197,9 +230,26 @@ class Tokenizer:
         ids = []
         normal = self._processor.normalize(self._prepared(sentences))
         for text, seed in zip(normal, seeds.tolist(), strict=True):
-            pieces = subwords.sample(text, scores, kind=kind, probability=probability, seed=seed)
+            pieces = []
+            for number, part in enumerate(self._between_symbols(text)):
+                if number % 2:  # a symbol
+                    pieces.append(part)
+                else:
+                    pieces += subwords.sample(
+                        part, scores, kind=kind, probability=probability, seed=seed + number
+                    )
             ids.append([i for piece in pieces for i in self._ids(piece)])
         return ids
+
+    @functools.cached_property
+    def _between_symbols(self) -> Callable[[str], list[str]]:
+        """Splits a text at the symbols that the model's maker defined: text, symbol, text ..."""
+        proto = model_proto(self.model)
+        symbols = [p.piece for p in proto.pieces if p.type == p.USER_DEFINED]
+        if not symbols:
+            return lambda text: [text]
+        longest_first = sorted(symbols, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})").split
 
     def _prepared(self, sentences: list[str]) -> list[str]:
         rule = self._rule
@@ -210,16 +260,24 @@ class Tokenizer:
     @functools.cached_property
     def _scores(self) -> tuple[str, dict[str, float]]:
         """The model's kind, and the score of each piece that text is cut into."""
-        proto = _proto(self._processor.serialized_model_proto())
+        proto = model_proto(self._processor.serialized_model_proto())
         spec = proto.trainer_spec
         kind = spec.ModelType.Name(spec.model_type).lower()
         return kind, {p.piece: p.score for p in proto.pieces if p.type == p.NORMAL}
 
     def _ids(self, piece: str) -> list[int]:
         """The ids of a piece, or of the bytes of a character that is none."""
-        if piece in self._scores[1]:
-            return [self._processor.piece_to_id(piece)]
+        known = self._processor.piece_to_id(piece)
+        if known != UNK:
+            return [known]
+        if not self._spells:
+            return [UNK]
         return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in piece.encode()]
+
+    @functools.cached_property
+    def _spells(self) -> bool:
+        """Whether what has no piece is spelled in bytes."""
+        return self._processor.piece_to_id("<0x00>") != UNK
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence; special ids and those above the vocabulary are dropped.
@@ -230,7 +288,7 @@ class Tokenizer:
         return self._processor.decode(pieces, num_threads=-1) if pieces else []
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each id stands for, to label an axis with; a word's first piece starts with ▁."""
+        """What each id stands for; a word's first piece starts with ▁."""
         known = self._processor.id_to_piece
         return [known(int(i)) if 0 <= i < self.size else f"<{i}>" for i in ids]
 
@@ -285,8 +343,8 @@ def _letters(sentences: list[str], lowercase: bool) -> list[str]:
     return sorted(set("".join(normal)) - {" ", "\0"})
 
 
-def _proto(model: bytes) -> Any:
-    """A model file's content, to be read and changed."""
+def model_proto(model: bytes) -> Any:
+    """A SentencePiece model file's content, to be read and changed."""
     from sentencepiece import sentencepiece_model_pb2
 
     return sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore
@@ -298,7 +356,7 @@ def _finished(model: bytes, rule: str) -> bytes:
     Left out are the name of the temporary table, whose rules are in the model, compiled, and the
     characters that the trainer was told to keep.
     """
-    proto = _proto(model)
+    proto = model_proto(model)
     proto.normalizer_spec.ClearField("normalization_rule_tsv")
     proto.trainer_spec.ClearField("required_chars")
     proto.normalizer_spec.name = rule

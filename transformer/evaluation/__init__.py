@@ -1,17 +1,21 @@
 """Scores of translations: BLEU and chrF with signatures, exact match, perplexity, brackets."""
 
 from transformer.evaluation.brackets import BracketScores, score_brackets
-from transformer.evaluation.evaluate import Evaluation, evaluate
+from transformer.evaluation.evaluate import Evaluation, evaluate, evaluate_files
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
-from transformer.evaluation.scores import Scores, score
+from transformer.evaluation.scores import Metric, Scores, measure, named_metrics, score
 
 __all__ = [
     "BracketScores",
     "Evaluation",
     "Likelihood",
     "LikelihoodEvaluator",
+    "Metric",
     "Scores",
     "evaluate",
+    "evaluate_files",
+    "measure",
+    "named_metrics",
     "score",
     "score_brackets",
 ]

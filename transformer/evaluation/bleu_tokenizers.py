@@ -124,6 +124,17 @@ def of_run(experiment: Experiment, references: Callable[[], Iterable[str]]) -> s
     return _keep(experiment, "bleu_tokenizer", lambda: _asked_or_suited(experiment, references))
 
 
+def of_files(experiment: Experiment, references: Iterable[str]) -> str:
+    """The run's tokenizer for text that is not its own; the choice is kept nowhere.
+
+    Raises:
+        UserError: as `of_run`.
+    """
+    if "bleu_tokenizer" in run_directory.chosen(experiment.workdir):
+        return of_run(experiment, lambda: references)
+    return _asked_or_suited(experiment, lambda: references)
+
+
 def _asked_or_suited(experiment: Experiment, references: Callable[[], Iterable[str]]) -> str:
     configured = experiment.config.evaluation.bleu_tokenizer
     if configured == "auto":

@@ -1,20 +1,20 @@
 """Translates a split of the corpus and scores it: what `transformer evaluate` prints."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformer import files
-from transformer.data import Pair
+from transformer.data import Corpus, OneSide, Pair, Store, Text
 from transformer.data.casa_roja import word_for_word
 from transformer.data.treebank import put_together
 from transformer.decoding import open_translator
 from transformer.evaluation import bleu_tokenizers
 from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
-from transformer.evaluation.scores import Scores, score
+from transformer.evaluation.scores import Scores, measure, named_metrics, score
 from transformer.experiment import Experiment
 
 
@@ -26,12 +26,21 @@ class Evaluation:
     likelihood: Likelihood
     perplexity_per_word: float | None  # None of masked text, of which only some words are asked for
     scores: Scores
-    baseline: Scores | None  # casa roja: a word-for-word dictionary on the same sentences
-    brackets: BracketScores | None  # of treebanks
     sources: list[str]
     references: list[str]
     translations: list[str]
-    trees: list[str]  # of treebanks: what was translated, put together with the words; else none
+    measures: Mapping[str, float] = field(default_factory=dict)  # one's own: evaluation.metrics
+    baseline: Scores | None = None  # casa roja: a word-for-word dictionary on the same sentences
+    brackets: BracketScores | None = None  # of treebanks
+    trees: Sequence[str] = ()  # of treebanks: what was translated, put together with the words
+
+    @property
+    def bleu(self) -> float:
+        return self.scores.bleu
+
+    @property
+    def chrf(self) -> float:
+        return self.scores.chrf
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the sentences."""
@@ -42,6 +51,7 @@ class Evaluation:
             "perplexity": self.likelihood.perplexity,
             "perplexity_per_word": self.perplexity_per_word,
             **self.scores.as_dict(),
+            **self.measures,
             "word_for_word": self.baseline.as_dict() if self.baseline else None,
             "brackets": self.brackets.as_dict() if self.brackets else None,
         }
@@ -56,6 +66,7 @@ class Evaluation:
             f"accuracy     {100.0 * self.likelihood.accuracy:6.2f}  % of these pieces are thought "
             "most probable",
             self.scores.table(),
+            *(f"{name:<11}  {value:6.2f}" for name, value in self.measures.items()),
         ]
         if self.brackets:
             rows.append(self.brackets.table())
@@ -78,33 +89,62 @@ def evaluate(experiment: Experiment, params: Any, split: str) -> Evaluation:
     Raises:
         UserError: the corpus has no such split.
     """
-    likelihood = LikelihoodEvaluator(experiment, split)(params)
-    pairs = list(experiment.corpus.pairs(split))
-    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
-    longest = int(experiment.store(split).lengths.max())
-    translator = open_translator(experiment, params, max_length=longest)
-    translations = [best[0].text for best in translator.translate(sources)]
-    baseline, brackets, trees = None, None, []
-    bleu_tokenizer = bleu_tokenizers.of_run(experiment, lambda: references)
+    corpus, store = experiment.corpus, experiment.store(split)
+    pairs = list(corpus.pairs(split))
+    references = [pair.target for pair in pairs]
+    tokenizer = bleu_tokenizers.of_run(experiment, lambda: references)
+    evaluation = _evaluated(experiment, params, split, pairs, store, tokenizer)
     data = experiment.config.data
     if data.source == "casa_roja" and data.side == "both":
-        words_alone = [word_for_word(source) for source in sources]
-        baseline = score(words_alone, references, bleu_tokenizer)
+        words_alone = [word_for_word(source) for source in evaluation.sources]
+        baseline = score(words_alone, references, tokenizer)
+        evaluation = dataclasses.replace(evaluation, baseline=baseline)
     if data.of_trees:
-        brackets, trees = _of_trees(translations, pairs)
+        brackets, trees = _of_trees(evaluation.translations, pairs)
+        evaluation = dataclasses.replace(evaluation, brackets=brackets, trees=trees)
+    return evaluation
+
+
+def evaluate_files(experiment: Experiment, params: Any, source: str, reference: str) -> Evaluation:
+    """Likelihood and translation scores of two aligned text files, which are not the corpus's.
+
+    Raises:
+        UserError: a file cannot be read, or they differ in length.
+    """
+    corpus: Corpus = Text(test_source=source, test_target=reference)
+    if experiment.config.data.side != "both":
+        corpus = OneSide(corpus, experiment.config.data.side)
+    store, pairs = experiment.data.store_of(corpus, "test"), list(corpus.pairs("test"))
+    tokenizer = bleu_tokenizers.of_files(experiment, [pair.target for pair in pairs])
+    name = Path(reference).name
+    return _evaluated(experiment, params, f"file.{name}", pairs, store, tokenizer)
+
+
+def _evaluated(
+    experiment: Experiment,
+    params: Any,
+    split: str,
+    pairs: list[Pair],
+    store: Store,
+    bleu_tokenizer: str,
+) -> Evaluation:
+    metrics = named_metrics(experiment.config.evaluation.metrics)
+    likelihood = LikelihoodEvaluator(experiment, store)(params)
+    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    longest = int(store.lengths.max())
+    translator = open_translator(experiment, params, max_length=longest)
+    translations = [best[0].text for best in translator.translate(sources)]
     # A sentence's end is predicted like a word, so it counts as one.
     words = sum(len(reference.split()) + 1 for reference in references)
     return Evaluation(
         split,
         likelihood,
-        None if data.masked else likelihood.perplexity_per_word(words),
+        None if experiment.config.data.masked else likelihood.perplexity_per_word(words),
         score(translations, references, bleu_tokenizer),
-        baseline,
-        brackets,
         sources,
         references,
         translations,
-        trees,
+        measure(metrics, translations, references),
     )
 
 

@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from transformer.data import Store
 from transformer.experiment import Experiment
-from transformer.losses import LossSums, batch_loss
+from transformer.losses import Loss, LossSums, batch_loss, cross_entropy
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Likelihood:
 
 
 class LikelihoodEvaluator:
-    """Sums the loss over a whole split; compiled once for each shape of batch."""
+    """Sums the loss over a whole split; compiled once for each shape of batch.
 
-    def __init__(self, experiment: Experiment, split: str):
+    The loss is the configured one where none is given.
+    """
+
+    def __init__(self, experiment: Experiment, store: Store, loss: Loss | None = None):
         self._layout = experiment.layout
-        self._batches = experiment.eval_batches(split)
+        self._batches = experiment.eval_batches(store)
         training = experiment.config.training
 
         def sums(params: Any, batch: Any) -> LossSums:
@@ -41,10 +45,9 @@ class LikelihoodEvaluator:
             return batch_loss(
                 apply,
                 batch,
-                smoothing=training.label_smoothing,
+                loss or cross_entropy(training.label_smoothing, training.z_loss),
                 chunks=training.loss_chunks,
                 shards=self._layout.split("length"),
-                z_loss=training.z_loss,
             )
 
         self._sums = self._layout.jit(sums, out_shardings=self._layout.replicated)

@@ -1,7 +1,7 @@
 """BLEU and chrF with sacreBLEU's signatures, and exact match: hypotheses against references."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,32 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from transformer.data.normal_forms import composed
+from transformer.dotted import resolve
 from transformer.errors import UserError
 from transformer.evaluation.bleu_tokenizers import suited
+
+# A measure of one's own: of translations and their references; it goes by the function's name.
+Metric = Callable[[Sequence[str], Sequence[str]], float]
+
+
+def named_metrics(names: Sequence[str]) -> list[Metric]:
+    """The functions of `evaluation.metrics`. Raises UserError where one is not there."""
+    metrics = [resolve(name, "evaluation.metrics") for name in names]
+    for name, metric in zip(names, metrics, strict=True):
+        if not callable(metric):
+            raise UserError(f"evaluation.metrics has {name!r}, which is no function")
+    return metrics
+
+
+def measure(
+    metrics: Sequence[Metric], translations: Sequence[str], references: Sequence[str]
+) -> dict[str, float]:
+    """What each measure of one's own says, by its name."""
+    return {_name_of(metric): float(metric(translations, references)) for metric in metrics}
+
+
+def _name_of(metric: Metric) -> str:
+    return getattr(metric, "__name__", type(metric).__name__)
 
 
 @dataclass(frozen=True)

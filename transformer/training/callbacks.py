@@ -1,11 +1,8 @@
 """Callbacks: what a user's own code may do while a run trains."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from transformer.training.step import StepMetrics
-
-# Names a measure of translations and their references; higher is better.
-Metric = Callable[[Sequence[str], Sequence[str]], float]
 
 
 class Callback:

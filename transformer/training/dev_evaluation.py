@@ -4,19 +4,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer.decoding import open_translator
-from transformer.evaluation import LikelihoodEvaluator, bleu_tokenizers, score
+from transformer.evaluation import (
+    LikelihoodEvaluator,
+    Metric,
+    bleu_tokenizers,
+    measure,
+    named_metrics,
+    score,
+)
 from transformer.experiment import Experiment
-from transformer.training.callbacks import Metric
+from transformer.losses import Loss
 from transformer.training.metrics import Sample
 
 
 class DevEvaluator:
     """Evaluates parameters on the development set; compiled once, when first used."""
 
-    def __init__(self, experiment: Experiment, metrics: Sequence[Metric] = ()):
-        self._experiment, self._metrics = experiment, metrics
-        self._translates_all = experiment.config.training.eval_bleu or bool(metrics)
-        self._likelihood = LikelihoodEvaluator(experiment, "dev")
+    def __init__(
+        self, experiment: Experiment, metrics: Sequence[Metric] = (), loss: Loss | None = None
+    ):
+        self._experiment = experiment
+        self._metrics = [*named_metrics(experiment.config.evaluation.metrics), *metrics]
+        self._translates_all = experiment.config.training.eval_bleu or bool(self._metrics)
+        self._likelihood = LikelihoodEvaluator(experiment, experiment.store("dev"), loss)
         self._pairs = [pair[:2] for pair in experiment.corpus.pairs("dev")]
         self._bleu_tokenizer = None
         if experiment.config.training.eval_bleu:
@@ -48,7 +58,7 @@ class DevEvaluator:
             )
             values |= {"bleu": scores.bleu, "chrf": scores.chrf, "exact_match": scores.exact_match}
         references = [target for _, target in pairs]
-        values |= {metric.__name__: float(metric(texts, references)) for metric in self._metrics}
+        values |= measure(self._metrics, texts, references)
         samples = [Sample(*pair, text) for pair, text in zip(pairs, texts, strict=True)]
         return values, samples[: training.eval_samples]
 

@@ -16,10 +16,12 @@ from transformer.batch import Batch
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
 from transformer.config import Config
 from transformer.data import Batches, Shape, prefetch
+from transformer.evaluation import Metric
 from transformer.experiment import Experiment
+from transformer.losses import PositionLoss, loss_of_positions
 from transformer.runtime import Exit
 from transformer.training import memory, outlook
-from transformer.training.callbacks import Callback, Metric
+from transformer.training.callbacks import Callback
 from transformer.training.dev_evaluation import DevEvaluator
 from transformer.training.divergence import DivergenceMonitor, Rollback, SkippedBatches
 from transformer.training.host_state import Clock, HostState
@@ -33,6 +35,7 @@ def train(
     workdir: str | os.PathLike[str] | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
+    loss: PositionLoss | None = None,
     metrics: Sequence[Metric] = (),
     callbacks: Sequence[Callback] = (),
 ) -> Exit:
@@ -45,8 +48,10 @@ def train(
         workdir: of a configuration: the run's directory; None: runs/NAME, as `transformer train`.
         optimizer: in place of the configured one, learning rate and all; the schedule is still
             what `metrics.jsonl` says of the rate.
+        loss: in place of the configured cross-entropy: of float32 logits [B, T, V] and labels
+            [B, T], the loss of each position [B, T]. It is computed chunk by chunk.
         metrics: further measures of the development set's translations, by their names
-            (`__name__`); each evaluation then translates it.
+            (`__name__`), beside `evaluation.metrics`; each evaluation then translates it.
         callbacks: see `training.callbacks.Callback`.
 
     Returns:
@@ -62,8 +67,11 @@ def train(
     # What can be found wrong without touching the run directory, first.
     config, layout = experiment.config, experiment.layout
     experiment.check_mesh()
-    experiment.check_corpus()
-    build = functools.partial(build_program, config, layout=layout, optimizer=optimizer)
+    experiment.data.check_corpus()
+    summed_loss = loss_of_positions(loss) if loss else None
+    build = functools.partial(
+        build_program, config, layout=layout, optimizer=optimizer, loss=summed_loss
+    )
     program = build(model=experiment.model)
     memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
@@ -75,7 +83,7 @@ def train(
         stop = stack.enter_context(StopRequest(checkpoints))
         evaluator = None
         if config.training.eval_every:
-            evaluator = DevEvaluator(experiment, metrics)
+            evaluator = DevEvaluator(experiment, metrics, summed_loss)
         loop = TrainingLoop(experiment, program, checkpoints, stop, evaluator, callbacks)
         rollback = None
         while True:

@@ -1,7 +1,6 @@
 """Optimizers, gradient clipping and learning-rate schedules: the paper's, and all of Optax."""
 
 import difflib
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from transformer.dotted import is_dotted, resolve
+from transformer.dotted import construct, is_dotted, parameters_of, resolve
 from transformer.errors import UserError
 
 
@@ -51,7 +50,7 @@ def build_schedule(name: str, options: Mapping[str, Any]) -> optax.Schedule:
     if factory is None:
         has = [*SCHEDULES, *(n for n in dir(optax) if n.endswith("_schedule"))]
         raise UserError(f"optimizer.schedule is {name!r}{_nearest(name, has)}")
-    return _call(factory, options, "optimizer.schedule_options", name)
+    return construct(factory, options, "optimizer.schedule_options", name)
 
 
 def build_optimizer(
@@ -69,50 +68,21 @@ def build_optimizer(
         factory = resolve(name, "optimizer.name")
     else:
         factory = getattr(optax, name, None) or getattr(optax.contrib, name, None)
-    if factory is None or "learning_rate" not in _parameters(factory):
+    if factory is None or "learning_rate" not in parameters_of(factory):
         if is_dotted(name):
             raise UserError(f"optimizer.name is {name!r}, which takes no learning_rate")
-        has = [n for n in dir(optax) if "learning_rate" in _parameters(getattr(optax, n))]
+        has = [n for n in dir(optax) if "learning_rate" in parameters_of(getattr(optax, n))]
         raise UserError(f"optimizer.name is {name!r}{_nearest(name, has)}")
     if SCHEDULED in options:
         raise UserError(
             "optimizer.options.learning_rate: the schedule gives it; set optimizer.schedule_options"
         )
-    optimizer = _call(factory, {**options, SCHEDULED: schedule}, "optimizer.options", name)
+    optimizer = construct(factory, options, "optimizer.options", name, given={SCHEDULED: schedule})
     if clip_norm > 0.0:
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     return optimizer
 
 
-def _parameters(factory: Any) -> Mapping[str, inspect.Parameter]:
-    if not inspect.isfunction(factory):
-        return {}
-    return inspect.signature(factory).parameters
-
-
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
     return f", which does not exist: did you mean {' or '.join(near or names[:3])}?"
-
-
-def _call(factory: Callable, options: Mapping[str, Any], section: str, name: str) -> Any:
-    takes = _parameters(factory)
-    unknown = [key for key in options if key not in takes]
-    named = [key for key in options if key != SCHEDULED]
-    missing = [k for k, p in takes.items() if p.default is p.empty and k not in options]
-    if unknown or missing:
-        wrong = [f"has {', '.join(unknown)}, which {name} does not take"] if unknown else []
-        wrong += [f"lacks {', '.join(missing)}, which {name} needs"] if missing else []
-        usable = [f"'{key}': {options[key]!r}" for key in named if key in takes]
-        whole = ", ".join([*usable, *(f"'{key}': ..." for key in missing)])
-        raise UserError(
-            f"{section} {' and '.join(wrong)}: {name} takes "
-            f"{', '.join(key for key in takes if key != SCHEDULED)}. Keys that you did not give "
-            "are the experiment file's, made for what it names; replace the section as a whole, "
-            f'in the file or by --config.{section}="{{{whole}}}"'
-        )
-    try:
-        return factory(**options)
-    except (TypeError, ValueError, AttributeError) as error:
-        reason, usable = " ".join(str(error).split()), {key: options[key] for key in named}
-        raise UserError(f"{section}: {name} refuses {usable}: {reason}") from error

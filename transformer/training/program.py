@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from transformer.config import Config
+from transformer.losses import Loss
 from transformer.models import Seq2Seq
 from transformer.sharding import Layout
 from transformer.training.optimizers import build_optimizer, build_schedule
@@ -33,11 +34,13 @@ def build_program(
     model: Seq2Seq,
     layout: Layout,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
 ) -> TrainProgram:
     """Builds an experiment's training step; compiles nothing yet.
 
     Args:
         optimizer: in place of the configured one.
+        loss: in place of the configured cross-entropy.
 
     Raises:
         UserError: there is no such optimizer or schedule, it does not take these options, or the
@@ -50,7 +53,7 @@ def build_program(
         )
     factory = StateFactory(model, optimizer, layout, config.training)
     step = layout.jit(
-        make_train_step(model, optimizer, schedule, config.training, config.divergence),
+        make_train_step(model, optimizer, schedule, config.training, config.divergence, loss),
         donate_argnums=0,
         out_shardings=(factory.shardings, layout.replicated),
     )

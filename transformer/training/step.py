@@ -17,7 +17,7 @@ from transformer import rng
 from transformer.batch import Batch
 from transformer.checkpoints.state import TrainState
 from transformer.config import DivergenceConfig, TrainingConfig
-from transformer.losses import LossSums, batch_loss
+from transformer.losses import Loss, LossSums, batch_loss, cross_entropy
 from transformer.models import Seq2Seq, parameters
 from transformer.models.embedding import gather_tables
 from transformer.models.parameters import Params
@@ -46,7 +46,11 @@ class StepMetrics:
 
 
 def gradients(
-    model: Seq2Seq, state: TrainState, batch: Batch, config: TrainingConfig
+    model: Seq2Seq,
+    state: TrainState,
+    batch: Batch,
+    config: TrainingConfig,
+    loss: Loss | None = None,
 ) -> tuple[Params, LossSums]:
     """d(mean loss)/d(params) over the whole batch, and the sums it came from.
 
@@ -63,10 +67,9 @@ def gradients(
             sums = batch_loss(
                 functools.partial(model.apply, {"params": params}),
                 micro,
-                smoothing=config.label_smoothing,
+                loss or cross_entropy(config.label_smoothing, config.z_loss),
                 chunks=config.loss_chunks,
                 shards=current().split("length"),
-                z_loss=config.z_loss,
                 key=key,
             )
             return sums.loss, sums
@@ -99,24 +102,27 @@ def make_train_step(
     schedule: optax.Schedule,
     config: TrainingConfig,
     divergence: DivergenceConfig,
+    loss: Loss | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
     """The step as a function to jit: gradients, one update, and the moving average if there is one.
+
+    `loss` stands in place of the configured cross-entropy.
 
     With divergence.action "skip" a bad step counts, and leaves all else as it was.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        grads, sums = gradients(model, state, batch, config)
+        grads, sums = gradients(model, state, batch, config, loss)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         weight = jnp.maximum(sums.weight, 1.0)
-        loss, norm = sums.loss / weight, optax.tree.norm(grads)
+        mean_loss, norm = sums.loss / weight, optax.tree.norm(grads)
         norms = jnp.stack([norm, optax.tree.norm(updates)])
-        trouble, baseline = judge(state.loss_baseline, loss, norms, divergence)
+        trouble, baseline = judge(state.loss_baseline, mean_loss, norms, divergence)
         # A skipped update does not move the optimizer's count, nor its schedule.
         updates_done = state.loss_baseline.good_steps if divergence.action == "skip" else state.step
         metrics = StepMetrics(
-            loss=loss,
+            loss=mean_loss,
             nll=sums.nll / weight,
             accuracy=sums.correct / weight,
             gradient_norm=norm,
