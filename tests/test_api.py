@@ -9,7 +9,17 @@ import pytest
 import transformer
 from tests.processes import ROOT
 from tests.support import old_run
-from transformer import Batch, Config, Mask, ModelConfig, UserError, attend, build_model, testing
+from transformer import (
+    Batch,
+    Config,
+    Mask,
+    ModelConfig,
+    UserError,
+    attend,
+    build_model,
+    inspection,
+    testing,
+)
 from transformer.batch import EOS, Source, Target
 
 PAIRS = [("la casa roja", "the red house"), ("un perro", "a dog")]
@@ -66,8 +76,46 @@ def test_a_run_is_evaluated_on_files(run: transformer.Run, tmp_path: Path) -> No
 def test_a_run_translates_and_is_looked_into(run: transformer.Run, tmp_path: Path) -> None:
     ((best,),) = run.translate(["la casa roja"])
     assert best.log_prob < 0.0 and isinstance(best.text, str)
-    run.attention("la casa roja", "the red house").save_png(tmp_path / "attention.png")
+    view = run.attention("la casa roja", "the red house")
+    view.save_png(str(tmp_path / "attention.png"))
     assert (tmp_path / "attention.png").stat().st_size > 1_000
+    S, T = len(view.source_pieces), len(view.target_pieces)
+    weights_NBHTS = view.maps.cross_NBHTS
+    assert weights_NBHTS is not None and weights_NBHTS.shape == (1, 1, 2, T, S)
+    np.testing.assert_allclose(weights_NBHTS.sum(-1), 1.0, rtol=1e-5)
+    unpadded = cross_attention(run, "la casa roja", "the red house")
+    np.testing.assert_allclose(weights_NBHTS, unpadded, rtol=1e-4, atol=1e-6)
+
+
+def cross_attention(run: transformer.Run, source: str, target: str) -> np.ndarray:
+    """The weights of one pair without any padding."""
+    ids = [[[*run.tokenizer.encode([text])[0], EOS]] for text in (source, target)]
+    batch = Batch.of(*ids)
+    with testing.layout():
+        params = jax.device_get(run.params)
+        maps = inspection.attention_maps(run.model, params, batch.source, batch.target)
+    return np.asarray(maps.cross_NBHTS)
+
+
+def test_five_sentences_one_after_another_compile_one_program(run: transformer.Run) -> None:
+    compiled = 0
+
+    def count(event: str, *_: object, **__: object) -> None:
+        nonlocal compiled
+        compiled += event == "/jax/core/compile/backend_compile_duration"
+
+    texts = ["la", "la casa", "la casa roja", "el perro negro", "la casa roja del perro"]
+
+    def look(text: str) -> None:
+        run.translate([text])
+        run.score([(text, text)])
+        run.attention(text, text)
+
+    look(texts[0])
+    jax.monitoring.register_event_duration_secs_listener(count)
+    for text in texts[1:]:
+        look(text)
+    assert compiled == 0
 
 
 def test_a_batch_of_lists_or_an_array_is_padded_and_shifted() -> None:

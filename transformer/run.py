@@ -29,7 +29,7 @@ from transformer.decoding import (
 from transformer.errors import UserError
 from transformer.evaluation import Evaluation, evaluate, evaluate_files
 from transformer.experiment import Experiment
-from transformer.inspection import SentenceView, inspect_sentence
+from transformer.inspection import SentenceInspector, SentenceView
 from transformer.models import Seq2Seq
 
 Name = str | os.PathLike[str]
@@ -78,6 +78,10 @@ class Run:
     def _scorer(self) -> Scorer:
         return open_scorer(self.experiment, self.params)
 
+    @functools.cached_property
+    def _inspector(self) -> SentenceInspector:
+        return SentenceInspector(self.experiment, self.params, self.translator)
+
     def translate(self, sentences: Sequence[str]) -> list[list[Translation]]:
         """Translates sentences; each has `config.decoding.n_best` translations, best first.
 
@@ -120,7 +124,7 @@ class Run:
         Raises:
             UserError: a sentence is empty, no line of text, or longer than the model takes.
         """
-        return inspect_sentence(self.experiment, self.params, sentence, translation)
+        return self._inspector.inspect(sentence, translation)
 
 
 def open_run(workdir: Name, checkpoint: str | int = "average", **decoding: Any) -> Run:

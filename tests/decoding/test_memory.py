@@ -38,7 +38,7 @@ def test_a_beam_that_does_not_fit_is_refused_before_anything_is_searched(
             for refused in (subject.translate, subject.translate_each):
                 with pytest.raises(UserError, match=r"beam=3 and decoding.extra_length=1000 take"):
                     refused(["ab"])
-            with pytest.raises(UserError, match=r"for 2 sentences of 4 tokens"):
+            with pytest.raises(UserError, match=r"for 2 sentences of 12 tokens"):
                 subject.refuse_too_large([3])
             assert "_search_batch" not in compiled
         else:

@@ -150,7 +150,7 @@ def test_few_sentences_make_a_small_batch():
     translate = translator(layout=layout).translate
     assert texts(translate(["abc"])) == [["bcd"]]
     assert texts(translate(["b", "xyx"])) == [["c"], ["yzy"]]
-    assert layout.compiled == [(2, 4)]
+    assert layout.compiled == [(2, LENGTH)], "one shape for all that are few"
 
 
 def test_n_best_translations_are_sorted_and_add_up():
@@ -298,9 +298,9 @@ def test_batches_are_placed_before_the_search():
     translator(layout=Placing.single()).translate(["abc"])
     (source,) = placed
     a = FIRST
-    np.testing.assert_array_equal(source.ids, [[a, a + 1, a + 2, EOS], [PAD] * 4])
-    np.testing.assert_array_equal(source.positions, [[0, 1, 2, 3], [0] * 4])
-    np.testing.assert_array_equal(source.segments, [[1] * 4, [0] * 4])
+    np.testing.assert_array_equal(source.ids, [[a, a + 1, a + 2, EOS, *[PAD] * 8], [PAD] * 12])
+    np.testing.assert_array_equal(source.positions, [[0, 1, 2, 3, *[0] * 8], [0] * 12])
+    np.testing.assert_array_equal(source.segments, [[1] * 4 + [0] * 8, [0] * 12])
     assert BOS not in source.ids
 
 

@@ -1,14 +1,15 @@
 """Memory to words: searches over a model's next-token scores, and the translation of sentences."""
 
 from transformer.decoding.beam import beam_search
-from transformer.decoding.factory import open_scorer, open_translator, shown_as
+from transformer.decoding.factory import input_shapes, open_scorer, open_translator, shown_as
 from transformer.decoding.greedy import greedy_search
 from transformer.decoding.lines import BadLines, Form, translate_lines
 from transformer.decoding.scoring import Scorer, TargetScore
 from transformer.decoding.search import Hypotheses
-from transformer.decoding.translate import InputShapes, Translation, Translator
+from transformer.decoding.translate import SHORT, InputShapes, Translation, Translator
 
 __all__ = [
+    "SHORT",
     "BadLines",
     "Form",
     "Hypotheses",
@@ -19,6 +20,7 @@ __all__ = [
     "Translator",
     "beam_search",
     "greedy_search",
+    "input_shapes",
     "open_scorer",
     "open_translator",
     "shown_as",

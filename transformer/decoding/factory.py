@@ -25,7 +25,7 @@ def open_translator(
         params,
         Blanks(experiment.tokenizer) if config.data.masked else experiment.tokenizer,
         config.decoding,
-        shapes=_input_shapes(experiment, max_length or config.data.max_length),
+        shapes=input_shapes(experiment, max_length or config.data.max_length),
         layout=experiment.sentence_layout,
     )
 
@@ -38,12 +38,13 @@ def open_scorer(experiment: Experiment, params: Any) -> Scorer:
         params,
         experiment.tokenizer,
         tokens_per_batch=config.decoding.tokens_per_batch,
-        shapes=_input_shapes(experiment, config.data.max_length),
+        shapes=input_shapes(experiment, config.data.max_length),
         layout=experiment.sentence_layout,
     )
 
 
-def _input_shapes(experiment: Experiment, max_length: int) -> InputShapes:
+def input_shapes(experiment: Experiment, max_length: int) -> InputShapes:
+    """The shapes that sentences of an experiment are padded to."""
     return InputShapes(
         max_length=max_length,
         row_multiple=experiment.row_multiple,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from transformer.batch import EOS, Batch, Source, Target
-from transformer.decoding.translate import InputShapes, TextCoder, bucket_lengths
+from transformer.decoding.translate import InputShapes, TextCoder
 from transformer.errors import UserError
 from transformer.models.seq2seq import Seq2Seq
 from transformer.sharding import Layout
@@ -51,7 +51,6 @@ class Scorer:
         self.params = params
         self._tokenizer, self._tokens_per_batch = tokenizer, tokens_per_batch
         self._shapes, self._layout = shapes or InputShapes(), layout or Layout.single()
-        self._buckets = bucket_lengths(self._shapes.max_length, self._shapes.length_multiple)
 
         def log_probs(params: Any, batch: Batch) -> Float[Array, "B T"]:
             variables = {"params": params}
@@ -83,7 +82,7 @@ class Scorer:
                     f"pair {i + 1} has {longest} tokens on a side, </s> included, and the model "
                     f"takes {self._shapes.max_length}"
                 )
-            by_length[next(size for size in self._buckets if size >= longest)].append(i)
+            by_length[self._shapes.length(longest, len(pairs))].append(i)
         scores: dict[int, TargetScore] = {}
         for length, members in by_length.items():
             multiple = self._shapes.row_multiple

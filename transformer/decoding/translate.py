@@ -33,6 +33,7 @@ from transformer.sharding import Layout
 
 T = TypeVar("T")
 
+SHORT = 32  # tokens
 _line_breaks = re.compile("[\r\n]+")
 
 
@@ -79,6 +80,15 @@ class InputShapes:
     row_multiple: int = 8
     length_multiple: int = 8
 
+    def length(self, longest: int, sentences: int) -> int:
+        """The length that sentences are padded to, the longest of which has `longest` tokens.
+
+        A few sentences have `SHORT` at least: who looks at one after another compiles one program.
+        """
+        at_least = longest if sentences > self.row_multiple else max(longest, SHORT)
+        buckets = bucket_lengths(self.max_length, self.length_multiple)
+        return next(size for size in buckets if size >= min(at_least, buckets[-1]))
+
 
 class Translator:
     """A model, its parameters and its tokenizer, with how to search. Makes text from text.
@@ -114,7 +124,6 @@ class Translator:
         self._model = model
         self._tokenizer = tokenizer
         self._penalty = penalties.length_penalty(c.length_penalty, c.alpha)
-        self._buckets = bucket_lengths(shapes.max_length, shapes.length_multiple)
         self._search = self._jit(self._search_batch)
         self._fitting: set[tuple[int, int]] = set()  # shapes that memory may hold
         self.params = params
@@ -292,7 +301,7 @@ class Translator:
         """Sentences' numbers, and the shape [B, S] that takes them; longest sentences first."""
         order = sorted(lengths, key=lambda i: -lengths[i])
         while order:
-            length = next(size for size in self._buckets if size >= lengths[order[0]])
+            length = self._shapes.length(lengths[order[0]], len(lengths))
             multiple = self._shapes.row_multiple
             full = self._config.tokens_per_batch // length // multiple * multiple
             rows = multiple

@@ -2,22 +2,24 @@
 
 from transformer.inspection.attention_maps import (
     AttentionMaps,
+    AttentionRecorder,
     WordMap,
     attention_maps,
     word_map,
     words,
 )
 from transformer.inspection.figures import attention_png, attention_text
-from transformer.inspection.sentence import SentenceView, inspect_sentence
+from transformer.inspection.sentence import SentenceInspector, SentenceView
 
 __all__ = [
     "AttentionMaps",
+    "AttentionRecorder",
+    "SentenceInspector",
     "SentenceView",
     "WordMap",
     "attention_maps",
     "attention_png",
     "attention_text",
-    "inspect_sentence",
     "word_map",
     "words",
 ]

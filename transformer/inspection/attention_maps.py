@@ -1,6 +1,7 @@
 """Attention weights as a trained model computes them, by piece and by word."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from transformer.batch import Source, Target
 from transformer.errors import UserError
-from transformer.sharding import current
+from transformer.sharding import Layout, current
 
 WORD_START = "▁"  # SentencePiece's mark, in place of the space before a word
 END = "</s>"
@@ -30,9 +31,9 @@ class AttentionMaps:
     of both, T = J: segment by segment source and then target, padding last.
     """
 
-    encoder_self_NBHSS: Float[Array, "N_encoder B H S S"] | None
-    decoder_self_NBHTT: Float[Array, "N_decoder B H T T"] | None
-    cross_NBHTS: Float[Array, "N_decoder B H T S"] | None
+    encoder_self_NBHSS: Float[Array | np.ndarray, "N_encoder B H S S"] | None
+    decoder_self_NBHTT: Float[Array | np.ndarray, "N_decoder B H T T"] | None
+    cross_NBHTS: Float[Array | np.ndarray, "N_decoder B H T S"] | None
 
 
 def attention_maps(
@@ -59,39 +60,49 @@ def attention_maps(
         UserError: the family records no attention, there is no such layer, or no layout is in
             force.
     """
-    if layers is not None:
-        config: Any = model.config  # pyright: ignore[reportAttributeAccessIssue]
-        # As straight code, from which the compiler takes out what nobody asks for.
-        model = model.clone(config=dataclasses.replace(config, unroll=True))
+    return AttentionRecorder(model, current(), layers)(params, source, target)
 
-    def asked_for(weights_NBHTS: Array) -> Array:
-        if layers is None:
-            return weights_NBHTS
-        depth = len(weights_NBHTS)
-        if not layers or not all(0 <= layer < depth for layer in layers):
-            raise UserError(
-                f"layers {list(layers)} are not all of the 0 to {depth - 1} that attend"
-            )
-        return weights_NBHTS[np.asarray(layers)]
 
-    def run(params: PyTree, source: Source, target: Target) -> tuple[PyTree, PyTree]:
-        variables = {"params": params}
-        memory, encoder = model.apply(variables, source, method="encode", mutable=["attention"])
-        _, decoder = model.apply(variables, target, memory, method="decode", mutable=["attention"])
-        return jax.tree.map(asked_for, (encoder, decoder))
+class AttentionRecorder:
+    """`attention_maps` of one model on one layout, compiled once for each shape of sentences."""
 
-    encoder, decoder = current().jit(run)(params, source, target)
-    maps = AttentionMaps(
-        _weights(encoder, "self_attention"),
-        _weights(decoder, "self_attention"),
-        _weights(decoder, "cross_attention"),
-    )
-    if all(weights is None for weights in vars(maps).values()):
-        raise UserError(
-            "the model records no attention weights (a recurrent one without attention?): there is "
-            "nothing to show"
+    def __init__(self, model: nn.Module, layout: Layout, layers: Sequence[int] | None = None):
+        if layers is not None:
+            config: Any = model.config  # pyright: ignore[reportAttributeAccessIssue]
+            # As straight code, from which the compiler takes out what nobody asks for.
+            model = model.clone(config=dataclasses.replace(config, unroll=True))
+
+        def asked_for(weights_NBHTS: Array) -> Array:
+            if layers is None:
+                return weights_NBHTS
+            depth = len(weights_NBHTS)
+            if not layers or not all(0 <= layer < depth for layer in layers):
+                raise UserError(
+                    f"layers {list(layers)} are not all of the 0 to {depth - 1} that attend"
+                )
+            return weights_NBHTS[np.asarray(layers)]
+
+        def run(params: PyTree, source: Source, target: Target) -> tuple[PyTree, PyTree]:
+            call: Any = functools.partial(model.apply, {"params": params}, mutable=["attention"])
+            memory, encoder = call(source, method="encode")
+            _, decoder = call(target, memory, method="decode")
+            return jax.tree.map(asked_for, (encoder, decoder))
+
+        self._run = layout.jit(run)
+
+    def __call__(self, params: PyTree, source: Source, target: Target) -> AttentionMaps:
+        encoder, decoder = self._run(params, source, target)
+        maps = AttentionMaps(
+            _weights(encoder, "self_attention"),
+            _weights(decoder, "self_attention"),
+            _weights(decoder, "cross_attention"),
         )
-    return maps
+        if all(weights is None for weights in vars(maps).values()):
+            raise UserError(
+                "the model records no attention weights (a recurrent one without attention?): "
+                "there is nothing to show"
+            )
+        return maps
 
 
 def _weights(recorded: PyTree, use: str) -> Array | None:

@@ -1,5 +1,6 @@
 """Attention as a matrix that one reads: in a terminal, and as a picture."""
 
+import os
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def attention_text(
 
 
 def attention_png(
-    path: Path,
+    path: str | os.PathLike[str],
     weights: Weights | Float[Array | np.ndarray, "H T S"],
     target_pieces: Sequence[str],
     source_pieces: Sequence[str],
@@ -119,7 +120,7 @@ def attention_png(
     bar.set_label("attention weight", fontsize=9, color="#555555")
     figure.suptitle(title, fontsize=12, parse_math=False)
 
-    write_figure(path, figure)
+    write_figure(Path(path), figure)
 
 
 def draw(

@@ -8,8 +8,9 @@ from typing import Any
 from transformer import files
 from transformer.checkpoints import load_params
 from transformer.config import ComparisonConfig
+from transformer.decoding import open_translator
 from transformer.experiment import Experiment
-from transformer.inspection import WordMap, inspect_sentence
+from transformer.inspection import SentenceInspector, WordMap
 from transformer.models import build_model
 from transformer.reports import document
 from transformer.reports.compare import figures
@@ -261,10 +262,9 @@ def _alignments(results: Results) -> dict[str, list[WordMap]]:
         if run.task == T and run.seed == results.config.seeds[0] and attends(run.config):
             experiment = Experiment.open(run.workdir)
             params, _ = load_params(experiment)
-            maps[run.name] = [
-                inspect_sentence(experiment, params, *pair).cross
-                for pair in results.config.sentences
-            ]
+            inspector = SentenceInspector(experiment, params, open_translator(experiment, params))
+            pairs = results.config.sentences
+            maps[run.name] = [inspector.inspect(*pair).cross for pair in pairs]
     return maps
 
 
