@@ -22,7 +22,7 @@ install_import_hook(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 
-from tests import processes  # noqa: E402
+from tests.support import processes  # noqa: E402
 from transformer import testing  # noqa: E402
 from transformer.checkpoints import orbax_io  # noqa: E402
 from transformer.upstream import compilation_cache  # noqa: E402

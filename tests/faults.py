@@ -32,7 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.benchmarks.common import record
-from tests.processes import TINY, metrics, run, start
+from tests.support.processes import TINY, metrics, run, start
 from transformer import files
 
 STEPS, FIRST = 240, 20  # in all; at the first checkpoint

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.common import record
-from tests.processes import ROOT, metrics, start
+from tests.support.processes import ROOT, metrics, start
 
 SAMPLES = "soak.samples.jsonl"
 FIELDS = ("memory_mib", "threads", "open_files", "run_files")

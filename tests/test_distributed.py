@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, TINY, error_line, free_port, start
+from tests.support.processes import COMMAND, TINY, error_line, free_port, start
 
 pytestmark = pytest.mark.optax
 QUICK = (

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.processes import ROOT, error_line
+from tests.support.processes import ROOT, error_line
 from transformer.__main__ import main
 
 

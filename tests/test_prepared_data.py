@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer.config import from_dict
 from transformer.data import tokenizers
 from transformer.errors import UserError

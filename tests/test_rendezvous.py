@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.processes import free_port
+from tests.support.processes import free_port
 from transformer import rendezvous
 from transformer.errors import UserError
 

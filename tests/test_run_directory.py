@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer import run_directory
 from transformer.config import from_dict
 from transformer.errors import UserError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from transformer import runtime
+from transformer import runtime, streams
 from transformer.config.experiment_files import load_config, load_rows
 from transformer.errors import UserError
 from transformer.options import VERIFIED, command_line
@@ -118,10 +118,10 @@ def translate(options: argparse.Namespace) -> Exit:
     config = run.config
     form = Form(options.format, options.scores, config.decoding.n_best, shown_as(run.experiment))
     longest = max(2**16, 64 * config.data.max_length)  # bytes of a line that may fit the model
-    chunks = runtime.standard_input(options.chunk, longest)
+    chunks = streams.standard_input(options.chunk, longest)
     bad = BadLines()
     for output in translate_lines(run.translator, chunks, form, bad):
-        runtime.output(output)
+        streams.output(output)
     if bad.count:
         print(f"transformer: {bad}", file=sys.stderr, flush=True)
     return Exit.ERROR if bad.of_the_model or (bad.count and options.strict) else Exit.DONE
@@ -226,7 +226,7 @@ def _open_run(options: argparse.Namespace) -> "Run":
 
 
 def _print(text: str) -> None:
-    runtime.output(f"{text}\n")
+    streams.output(f"{text}\n")
 
 
 COMMANDS = (train, evaluate, translate, attention, verify, compare, table3, params)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer import runtime
+from transformer import streams
 from transformer.files import local_path
 from transformer.runtime import Exit
 
@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         if file is None:
-            runtime.output(self.format_help())
+            streams.output(self.format_help())
         else:
             super().print_help(file)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transformer import distributed, runtime
+from transformer import distributed, machine
 from transformer.config import Config, is_default
 from transformer.config.experiment import CACHES, PLACEMENT_KEYS
 from transformer.config.renamed import with_new_names
@@ -98,7 +98,7 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
     if distributed.count() > 1:
         identity = without(mine, ("distributed", *CACHES, *FILES))
         distributed.agree("configuration", identity, "start all with the same command")
-        installed = runtime.describe_software()
+        installed = machine.describe_software()
         distributed.agree("installation", installed, "install the same on all machines")
     with contextlib.ExitStack() as stack:
         distributed.first_then_all("claim", lambda: _claim(workdir, mine, stack))
@@ -136,7 +136,7 @@ def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> 
     except Damaged as error:
         log.warning("%s is damaged (%s): it begins anew", starts, error)
         before = []
-    write_json(starts, [*before, runtime.describe()])
+    write_json(starts, [*before, machine.describe()])
 
 
 def has_checkpoints(workdir: Path) -> bool:

@@ -1,29 +1,19 @@
-"""The process a command runs in: its exit codes, its compilation cache, and a record of it all."""
+"""The process of a command: how it ends, and what is set before it computes."""
 
-import contextlib
 import enum
-import importlib.metadata
 import logging
 import os
-import platform
 import signal
 import stat
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from transformer import __version__
 from transformer.errors import UserError
 from transformer.files import local_path
 from transformer.upstream import cpu
 
 log = logging.getLogger(__name__)
-FLAGS = ("XLA_", "JAX_", "LIBTPU_", "GLIBC_TUNABLES")  # how variables begin that results depend on
-CHUNK_BYTES = 2**22  # of standard input, held at once at most, but for a line
 
 
 class Exit(enum.IntEnum):
@@ -41,49 +31,6 @@ def stop_signals() -> list[signal.Signals]:
     """
     closed = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if closed else [])]
-
-
-def say(message: bytes) -> None:
-    """Writes to standard error from a signal's handler.
-
-    Where the terminal is gone, what this process still has to say goes nowhere, but does not fail.
-    """
-    try:
-        os.write(2, message)
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
-            with contextlib.suppress(OSError):
-                os.write(stream, b"")
-                continue
-            os.dup2(nowhere, stream)
-        os.close(nowhere)
-
-
-def output(text: str) -> None:
-    """Writes to standard output at once, so that what cannot be written is known here.
-
-    Raises:
-        OSError: it cannot be, and names standard output.
-    """
-    with naming("standard output"):
-        try:
-            print(text, end="", flush=True)
-        except OSError:
-            # What is left of it goes nowhere: when the process ends, it would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
-
-
-@contextlib.contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Has an OSError that names no file name this one: that of a write does not know its file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, what) from error
 
 
 def cache_dir(configured: str) -> Path:
@@ -133,39 +80,6 @@ def prepare() -> None:
     cpu.widen_thread_pool()
 
 
-@dataclass(frozen=True)
-class BadLine:
-    """A line of input that has no translation."""
-
-    why: str  # as what follows "line 3 "
-
-
-def standard_input(size: int, longest: int) -> Iterator[tuple[int, list[str | BadLine]]]:
-    """Yields standard input's lines, `size` at a time, with the number of the first, from 1.
-
-    A line that is not UTF-8, or has more than `longest` bytes, is bad; what is too long is not
-    kept. Fewer lines come at once where they are long, so that memory does not depend on the input.
-    """
-    size = 1 if sys.stdin.isatty() else size
-    first, lines, held = 1, [], 0
-    while raw := sys.stdin.buffer.readline(longest + 1):
-        held += len(raw)
-        if len(raw) > longest and not raw.endswith(b"\n"):
-            lines.append(BadLine(f"is longer than {longest:,} bytes"))
-            while raw and not raw.endswith(b"\n"):
-                raw = sys.stdin.buffer.readline(longest)
-        else:
-            try:
-                lines.append(raw.decode("utf-8").rstrip("\r\n"))
-            except UnicodeDecodeError as error:
-                lines.append(BadLine(f"is not UTF-8 text (byte {error.start + 1})"))
-        if len(lines) == size or held > CHUNK_BYTES:
-            yield first, lines
-            first, lines, held = first + len(lines), [], 0
-    if lines:
-        yield first, lines
-
-
 def report() -> None:
     """Says how many programs were compiled, and how long that took; nothing where none was."""
     if "jax" not in sys.modules:
@@ -195,51 +109,3 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def describe() -> dict[str, Any]:
-    """What a run's result may depend on beside its configuration: versions, flags, machine."""
-    import jax
-
-    devices = jax.devices()
-    return {
-        **describe_software(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": cpu.cores(),
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "processes": jax.process_count(),
-        "flags": {k: v for k, v in os.environ.items() if k.startswith(FLAGS)},
-        "command": sys.argv,
-    }
-
-
-def describe_software() -> dict[str, Any]:
-    """Versions of this package, of Python and of the packages that results depend on."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
-    return {
-        "transformer": __version__,
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _processor() -> str:
-    """The processor's name, where the system says it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8", "replace").split("\n") if cpuinfo.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _git_revision() -> str | None:
-    """The checkout's commit, "+changes" where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        run = lambda *args: subprocess.run(  # noqa: E731
-            ["git", *args], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        return run("rev-parse", "HEAD") + ("+changes" if run("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

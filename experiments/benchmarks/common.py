@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer import runtime
+from transformer import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ GRID = "#dddddd"
 
 def record(module: str, arguments: Sequence[str], **results: Any) -> dict[str, Any]:
     """A result with the command, the machine and the versions that it came from."""
-    described = runtime.describe()
+    described = machine.describe()
     flags = described["flags"]
     return {
         "command": f"python -m {module} {shlex.join(arguments)}".strip(),

@@ -44,7 +44,7 @@ from typing import Any
 
 from experiments import wmt14_en_de_big
 from experiments.benchmarks.common import new_figure, record
-from transformer import runtime
+from transformer import machine
 from transformer.config import Config, digest_of, from_dict
 from transformer.files import write_json
 from transformer.inspection.figures import write_figure
@@ -168,7 +168,7 @@ def measure(case: Case, libtpu: Path, programs: Path | None) -> dict[str, Any]:
     return {
         "case": case.name,
         "key": case.key,
-        "git": runtime.describe()["git"],
+        "git": machine.describe()["git"],
         "libtpu": case.compiler,
         "chips": case.chips,
         "topology": topology,

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer.checkpoints import averaging, load_params
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
 from transformer.checkpoints.state import TrainState

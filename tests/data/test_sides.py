@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.experiment import Experiment

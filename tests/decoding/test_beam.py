@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.decoding.prefix_cache import PrefixCache
+from tests.support.prefix_cache import PrefixCache
 from transformer.decoding import Hypotheses, beam_search, greedy_search
 from transformer.decoding.penalties import length_penalty
 from transformer.decoding.search import best_next

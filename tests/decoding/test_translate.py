@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.decoding.prefix_cache import PrefixCache
+from tests.support.prefix_cache import PrefixCache
 from transformer.batch import BOS, EOS, PAD
 from transformer.config import DecodingConfig
 from transformer.decoding import (
@@ -23,8 +23,8 @@ from transformer.decoding import (
 from transformer.decoding.translate import bucket_lengths
 from transformer.errors import UserError
 from transformer.models.seq2seq import Memory, Seq2Seq
-from transformer.runtime import BadLine
 from transformer.sharding import Layout
+from transformer.streams import BadLine
 
 FIRST = 4  # the id of "a"
 V = FIRST + 27

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer import run_directory
 from transformer.config import Config, from_dict
 from transformer.errors import UserError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, error_line, run
+from tests.support.processes import ROOT, error_line, run
 
 pytestmark = pytest.mark.slow
 QUICK = ("--config.training.steps=2", "--config.training.eval_every=0")

@@ -22,7 +22,7 @@ from transformer.interop import marian
 from transformer.models import build_model
 from transformer.sharding import Layout
 
-PROGRAM = Path(__file__).with_name("marian_peer.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "marian_peer.py"
 V, EXTRA, ALPHA = 53, 6, 0.8
 CONFIG = {
     "vocab_size": V,

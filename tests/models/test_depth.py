@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from tests.models.options import SIZES, config
+from tests.support.model_options import SIZES, config
 from transformer import testing
 from transformer.losses import batch_loss, cross_entropy
 from transformer.models import build_model, parameters

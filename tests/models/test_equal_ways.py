@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.options import SIZES, config, drawn
-from tests.models.pairs import best_first, covering
 from tests.models.test_options import ROWS
+from tests.support.model_options import SIZES, config, drawn
+from tests.support.pairs import best_first, covering
 from transformer import testing
 from transformer.batch import Batch
 from transformer.config import ModelConfig

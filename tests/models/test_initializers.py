@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.models.options import config
+from tests.support.model_options import config
 from transformer import testing
 from transformer.losses import batch_loss, cross_entropy
 from transformer.models import build_model, parameters

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.options import trained
+from tests.support.model_options import trained
 from transformer import testing
 from transformer.config import AttentionConfig
 from transformer.models.transformer.kv_cache import KVCache

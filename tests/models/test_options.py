@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.equations import Sentence
-from tests.models.options import LENGTHS, SIZES, B, T, config, drawn
-from tests.models.pairs import best_first, covering, pairs
+from tests.support.equations import Sentence
+from tests.support.model_options import LENGTHS, SIZES, B, T, config, drawn
+from tests.support.pairs import best_first, covering, pairs
 from transformer import testing
 from transformer.batch import Batch
 from transformer.config.model import SCHEMES

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.models.options import trained
+from tests.support.model_options import trained
 from transformer import testing
 from transformer.batch import Source, Target
 from transformer.config import ModelConfig

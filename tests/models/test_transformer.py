@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.options import compiled, drawn
+from tests.support.model_options import compiled, drawn
 from transformer import testing
 from transformer.batch import Batch, Target
 from transformer.models import build_model, parameters

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import compare as experiment
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 from transformer import testing
 from transformer.batch import BOS, Source, Target
 from transformer.config import ComparisonConfig, Config, SpeedConfig, from_dict

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer.config import from_dict
 from transformer.errors import UserError
 from transformer.reports import folder

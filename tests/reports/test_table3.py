@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments import table3 as experiment
-from tests.processes import ROOT, error_line, run, start, stop_once
+from tests.support.processes import ROOT, error_line, run, start, stop_once
 from transformer.__main__ import main
 from transformer.config import from_dict
 from transformer.config.experiment_files import load_rows

@@ -1,4 +1,4 @@
-"""A run that revision 8835258 trained, unpacked: 40 steps of tests/tiny.py without dropout."""
+"""A run that revision 8835258 trained, unpacked: 40 steps of tests/support/tiny.py, no dropout."""
 
 import tarfile
 from pathlib import Path

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from experiments import wmt14_en_de_big
-from tests import golden_text
+from tests.support import golden_text
 from transformer.config import from_dict
 from transformer.planning.compiled import Cost, peak_bytes
 from transformer.planning.hlo import Module

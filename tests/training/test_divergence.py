@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from tests.faults import differences
-from tests.processes import ROOT, TINY, error_line, metrics, run, start
+from tests.support.processes import ROOT, TINY, error_line, metrics, run, start
 from transformer import testing
 from transformer.config import DivergenceConfig
 from transformer.data import Batches
@@ -36,7 +36,7 @@ from transformer.training.step import StateFactory, make_train_step
 
 pytestmark = pytest.mark.optax
 CONFIG = DivergenceConfig(action="stop", spike=2.0, window=3, skip_batches=1, max_times=2)
-FAULTY = [sys.executable, str(ROOT / "tests/training/faulty.py")]
+FAULTY = [sys.executable, str(ROOT / "tests/support/faulty.py")]
 
 
 def test_a_spike_is_far_above_the_mean_of_the_good_steps() -> None:

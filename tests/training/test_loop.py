@@ -11,7 +11,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer.config import from_dict
 from transformer.experiment import Experiment
 from transformer.runtime import Exit

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.tiny import get_config
+from tests.support.tiny import get_config
 from transformer import memory as system
 from transformer import training
 from transformer.checkpoints.state import TrainState

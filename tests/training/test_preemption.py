@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from tests.faults import differences
-from tests.processes import TINY, metrics, run, start, wait_for_step
+from tests.support.processes import TINY, metrics, run, start, wait_for_step
 from transformer.checkpoints.checkpoints import Checkpoints
 from transformer.training.preemption import Interrupted, StopRequest
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import TINY, run
+from tests.support.processes import TINY, run
 from transformer.upstream.compilation_cache import CheckedCache
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from transformer.decoding.translate import NOT_FINITE, Translation, Translator
-from transformer.runtime import BadLine
+from transformer.streams import BadLine
 
 NAMED = 5  # bad lines of which the warning says why
 
@@ -74,7 +74,7 @@ def translate_lines(
 
     Args:
         translator: gives `form.n_best` translations a line at most.
-        chunks: lines, and the number of the first; see `runtime.standard_input`.
+        chunks: lines, and the number of the first; see `streams.standard_input`.
         form: of the output.
         bad: notes lines that have no translation.
     """

@@ -28,8 +28,8 @@ from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
 from transformer.models.quantization import quantized
 from transformer.models.seq2seq import Cache, Seq2Seq
-from transformer.runtime import BadLine
 from transformer.sharding import Layout
+from transformer.streams import BadLine
 
 T = TypeVar("T")
 

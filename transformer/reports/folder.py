@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer import files, run_directory, runtime
+from transformer import files, machine, run_directory, runtime
 from transformer.config import is_default
 from transformer.errors import UserError
 from transformer.nested import differences, matches, value_at
@@ -52,7 +52,7 @@ def claim(
 
 def made() -> dict[str, Any]:
     """The command that makes a report, and the machine."""
-    described = runtime.describe()
+    described = machine.describe()
     keys = ("git", "python", "packages", "platform", "cores", "devices")
     command = shlex.join(["transformer", *sys.argv[1:]])
     return {"command": command, **{key: described[key] for key in keys}}

@@ -39,7 +39,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from transformer import files, runtime
+from transformer import files, streams
 from transformer.errors import UserError
 from transformer.training import progress
 from transformer.upstream.tensorboard import EventWriter
@@ -191,7 +191,7 @@ class Metrics:
         """Records what is queued, and has it on disk."""
         self._settle()
         if self._file and self._board:
-            with runtime.naming(self._file.name):
+            with streams.naming(self._file.name):
                 os.fsync(self._file.fileno())
             self._board.flush()
 
@@ -249,7 +249,7 @@ class Metrics:
             clock = {"time": time.time(), "seconds": self.seconds, **clock}
             line = {"kind": kind, "step": step, **content, "clock": clock}
             # One write, out at once: a process that is killed leaves at most its last line cut.
-            with runtime.naming(self._file.name):
+            with streams.naming(self._file.name):
                 self._file.write(files.as_json(line, allow_nan=False) + "\n")
                 self._file.flush()
             self.lines += 1

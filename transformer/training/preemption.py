@@ -11,7 +11,7 @@ from typing import Self
 
 import jax
 
-from transformer import runtime
+from transformer import runtime, streams
 from transformer.checkpoints.checkpoints import Checkpoints
 
 
@@ -60,7 +60,7 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
-        runtime.say(b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
+        streams.say(b"\nstopping after this step; Ctrl-C again stops at once, unsaved\n")
         if self._interrupting:
             self._interrupt(number, frame)
         if not self._alone:

@@ -7,7 +7,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.summary import scalar, text
 
-from transformer import runtime
+from transformer import streams
 
 
 class EventWriter:
@@ -35,13 +35,13 @@ class EventWriter:
         self._add(step, summary=text(tag, markdown))
 
     def flush(self) -> None:
-        with runtime.naming(self._folder):
+        with streams.naming(self._folder):
             self._events.flush()
 
     def close(self) -> None:
-        with runtime.naming(self._folder):
+        with streams.naming(self._folder):
             self._events.close()
 
     def _add(self, step: int, **content: object) -> None:
-        with runtime.naming(self._folder):
+        with streams.naming(self._folder):
             self._events.write_event(Event(wall_time=time.time(), step=step, **content))

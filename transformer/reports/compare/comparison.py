@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from transformer import files, runtime
+from transformer import files, machine
 from transformer.config import ComparisonConfig, Config
 from transformer.errors import UserError
 from transformer.reports import folder
@@ -73,7 +73,7 @@ def _speeds(
         if not path.exists():
             log.info("measuring speed at %d tokens a sentence", length)
             rows = speed.measure(group, length, config.speed, slow)
-            files.write_json(path, {"machine": runtime.describe(), "rows": rows})
+            files.write_json(path, {"machine": machine.describe(), "rows": rows})
         try:
             speeds[length] = files.read_json(path)["rows"]
         except (files.Damaged, KeyError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformer.training.metrics import read as read_metrics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMPARISONS = {"compare"}  # of experiments/: all others are one experiment each
 EXPERIMENTS = [
     path
@@ -21,7 +21,7 @@ EXPERIMENTS = [
     if path.stem not in {"__init__", *COMPARISONS}
 ]
 _started: list[subprocess.Popen] = []
-TINY = f"--config={ROOT}/tests/tiny.py"
+TINY = f"--config={ROOT}/tests/support/tiny.py"
 COMMAND = (sys.executable, "-m", "transformer")
 
 

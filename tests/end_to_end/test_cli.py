@@ -14,7 +14,7 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from experiments.benchmarks.start import FIRST_STEP, PROGRAMS
-from tests.processes import ROOT, TINY, error_line, run
+from tests.support.processes import ROOT, TINY, error_line, run
 from transformer.__main__ import main
 from transformer.attention.verify import USES
 from transformer.attention.verify_report import CASES

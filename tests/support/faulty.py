@@ -1,6 +1,6 @@
 """`transformer train` whose gradients are NaN for one batch: the one with this sum of source ids.
 
-python tests/training/faulty.py SUM train --config=...
+python tests/support/faulty.py SUM train --config=...
 """
 
 import sys

@@ -8,7 +8,7 @@ import pytest
 from experiments.benchmarks import joeynmt
 from experiments.benchmarks.joeynmt import Span, configuration
 from experiments.benchmarks.peers import Missing
-from tests.processes import ROOT, TINY
+from tests.support.processes import ROOT, TINY
 from transformer.config.experiment_files import load_config
 from transformer.data.sources import CasaRoja
 

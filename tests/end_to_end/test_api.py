@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import transformer
-from tests.processes import ROOT
 from tests.support import old_run
+from tests.support.processes import ROOT
 from transformer import (
     Batch,
     Config,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.equations import Continuation
-from tests.models.options import LENGTHS, SIZES, B, config, drawn
 from tests.models.test_options import ROWS
+from tests.support.equations import Continuation
+from tests.support.model_options import LENGTHS, SIZES, B, config, drawn
 from transformer import testing
 from transformer.batch import Batch
 from transformer.config import ModelConfig

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.equations import Sentence
-from tests.models.options import SIZES, config, drawn
+from tests.support.equations import Sentence
+from tests.support.model_options import SIZES, config, drawn
 from transformer import testing
 from transformer.batch import Batch
 from transformer.config import ShardingConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 # Opens one of a few stores again and again; between that it deletes one, as epochs that are over
 # are deleted by whoever is further on, or damages one.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 PAGE = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (.+?) \| (transformer/\S+) \|$", PAGE, re.MULTILINE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 FILES = [
     path for room in ("transformer", "experiments") for path in sorted((ROOT / room).rglob("*.py"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, error_line, run, start, stop_once
+from tests.support.processes import ROOT, error_line, run, start, stop_once
 
 SMOKE = f"--config={ROOT}/experiments/compare.py:smoke"
 PICTURES = ("speed", "recall-copy", "lengths", "alignments")

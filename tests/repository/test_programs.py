@@ -1,6 +1,6 @@
 """A guard against slowing down: what the main steps' programs are made of, as golden text.
 
-    UPDATE_GOLDEN=1 tests/run tests/test_programs.py    writes tests/golden/programs anew
+    UPDATE_GOLDEN=1 tests/run tests/repository/test_programs.py    writes tests/golden/programs anew
 
 The programs are as JAX hands them to a compiler (StableHLO), for a CPU's backends: the same on any
 machine. Another JAX lowers otherwise: a text says whose it is, and elsewhere its test is skipped.
@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from experiments import base
-from tests import golden_text
+from tests.support import golden_text
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
 from transformer.config.experiment_files import load_config
@@ -33,8 +33,8 @@ from transformer.planning.compiled import lowered_step
 from transformer.sharding import Layout
 
 FOLDER = Path(base.__file__).parent
-GOLDEN = Path(__file__).parent / "golden" / "programs"
-CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+GOLDEN = Path(__file__).parents[1] / "golden" / "programs"
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 COUNTED = (  # operations worth a line; all others are counted together
     "dot_general",
     "transpose",
@@ -110,7 +110,7 @@ def test_a_program_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch) ->
     # Lowering also fills batches with what describes an argument, which no annotation allows.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     path = GOLDEN / f"{name}.txt"
-    golden_text.compare(path, text(PROGRAMS[name]()), "tests/test_programs.py")
+    golden_text.compare(path, text(PROGRAMS[name]()), "tests/repository/test_programs.py")
 
 
 def test_no_golden_text_is_left_over() -> None:

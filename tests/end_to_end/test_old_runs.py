@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, metrics, run
 from tests.support import old_run
+from tests.support.processes import ROOT, metrics, run
 
 # What revision 8835258 itself made of it: `translate --scores`, `evaluate`, and `train` to step 60.
 SCORES = [-20.9680, -22.4568]
@@ -37,7 +37,7 @@ def test_an_old_run_is_evaluated_and_goes_on_alike(old: Path, tmp_path: Path) ->
     assert code == 0, errors
     evaluation = json.loads(output)
     assert {key: evaluation[key] for key in EVALUATION} == pytest.approx(EVALUATION, rel=1e-5)
-    tiny = f"--config={ROOT}/tests/tiny.py"
+    tiny = f"--config={ROOT}/tests/support/tiny.py"
     keys = (
         *("model.dropout=0.0", "checkpoints.every=20", "checkpoints.keep_last=2"),
         *("training.eval_every=20", "training.eval_bleu=True", "divergence.action=skip"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import TINY, error_line, metrics, run
+from tests.support.processes import TINY, error_line, metrics, run
 
 pytestmark = pytest.mark.slow
 SHORT = ("--config.training.eval_every=0", "--config.checkpoints.every=20")

@@ -1,6 +1,6 @@
 """Golden text: every experiment's resolved configuration and tree of parameters.
 
-    UPDATE_GOLDEN=1 tests/run tests/test_golden.py    writes tests/golden/experiments anew
+    UPDATE_GOLDEN=1 tests/run tests/repository/test_golden.py    writes tests/golden/experiments
 
 That is legitimate where an experiment, a key or the model was changed on purpose: read the diff,
 which is what changed for its users, and commit it with the change.
@@ -17,15 +17,15 @@ import pytest
 from flax import linen as nn
 
 from experiments import base, table3
-from tests import golden_text
-from tests.processes import EXPERIMENTS
+from tests.support import golden_text
+from tests.support.processes import EXPERIMENTS
 from transformer.config import Config
 from transformer.config.experiment_files import load_config
 from transformer.models import build_model, parameters
 from transformer.sharding import Layout
 
 FOLDER = Path(base.__file__).parent
-GOLDEN = Path(__file__).parent / "golden" / "experiments"
+GOLDEN = Path(__file__).parents[1] / "golden" / "experiments"
 
 
 def every_experiment() -> Iterator[str]:
@@ -94,7 +94,7 @@ def differences(here: dict[str, str], there: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize("name", list(every_experiment()))
 def test_an_experiment_is_what_it_was(name: str) -> None:
     path = GOLDEN / f"{name.replace(':', '_')}.txt"
-    golden_text.compare(path, text(name), "tests/test_golden.py")
+    golden_text.compare(path, text(name), "tests/repository/test_golden.py")
 
 
 def test_no_golden_text_is_left_over() -> None:

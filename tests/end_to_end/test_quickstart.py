@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import EXPERIMENTS, ROOT, metrics, run
+from tests.support.processes import EXPERIMENTS, ROOT, metrics, run
 
 
 @pytest.mark.long

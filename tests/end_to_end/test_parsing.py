@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import parsing, wsj_parsing
-from tests.processes import ROOT, error_line, metrics, run
+from tests.support.processes import ROOT, error_line, metrics, run
 from transformer.config import from_dict
 from transformer.data.treebank import linearise, orchard, read_text
 from transformer.data.treebank import pair as as_pair

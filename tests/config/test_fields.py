@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from experiments import base
-from tests.processes import EXPERIMENTS
+from tests.support.processes import EXPERIMENTS
 from transformer.config import Config, ModelConfig, TrainingConfig, from_dict, override
 from transformer.config.experiment_files import load_config
 from transformer.config.renamed import with_new_names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import differences
-from tests.processes import TINY, error_line, free_port, metrics, run, start, wait_for_step
+from tests.support.processes import TINY, error_line, free_port, metrics, run, start, wait_for_step
 from transformer.checkpoints.checkpoints import open_checkpoints
 from transformer.experiment import Experiment
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.equations import Reading
-from tests.models.options import LENGTHS, SIZES, B, T, config, drawn
 from tests.models.test_options import ROWS
+from tests.support.equations import Reading
+from tests.support.model_options import LENGTHS, SIZES, B, T, config, drawn
 from transformer import testing
 from transformer.batch import Batch, Source
 from transformer.config import ModelConfig

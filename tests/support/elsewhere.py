@@ -1,6 +1,6 @@
 """Any program of ours as it would run elsewhere: on another day, on a host of another name.
 
-python tests/training/elsewhere.py train --config=...
+python tests/support/elsewhere.py train --config=...
 """
 
 import os

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "experiments" / "benchmarks"
 OURS = ("transformer", "experiments")
 # Programs that run in an environment of their own, and whose benchmark says what is in it.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.test_runs import finish, together
 from tests.faults import differences
-from tests.processes import ROOT, TINY, metrics, run
-from tests.training.test_runs import finish, together
+from tests.support.processes import ROOT, TINY, metrics, run
 
 pytestmark = pytest.mark.slow
 FIRST, LAST = 20, 60
@@ -95,7 +95,7 @@ def test_another_day_host_and_directory_change_nothing(cache: Path, tmp_path: Pa
     assert code == 0, errors
     others_cache = tmp_path / "cache"  # nothing is shared: tokens, compiled programs
     others_cache.mkdir()
-    program: tuple[str, ...] = (sys.executable, str(ROOT / "tests/training/elsewhere.py"))
+    program: tuple[str, ...] = (sys.executable, str(ROOT / "tests/support/elsewhere.py"))
     renamed = ["unshare", "-ru", "hostname", "elsewhere"]
     if shutil.which("unshare") and subprocess.run(renamed, capture_output=True).returncode == 0:
         program = ("unshare", "-ru", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh", *program)

@@ -3,7 +3,7 @@
 The command line is entered where a shell enters it; only the training itself is replaced by the
 saving and restoring of a small state. By hand, with other cases every time:
 
-    HOSTILE_CASES=1000 tests/run tests/test_hostile.py
+    HOSTILE_CASES=1000 tests/run tests/end_to_end/test_hostile.py
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import transformer.training
-from tests.processes import ROOT, TINY, error_line
+from tests.support.processes import ROOT, TINY, error_line
 from transformer.__main__ import main
 from transformer.checkpoints.checkpoints import open_checkpoints
 from transformer.checkpoints.state import TrainState
