@@ -10,7 +10,7 @@ hardware   not run at full size
 evidence   experiments/results/modern: 2 seeds each, 500 updates of 1,024 tokens, a quarter of the
            widths, on 2 cores (trainings two at a time: 46 minutes of training for casa roja,
            98 for Multi30k). Nats a piece on the development set that taking a choice back costs,
-           bold in the reports what stands Holm's correction (here with a star):
+           bold in the reports what is significant after Holm's correction (here a star):
 
                                 casa roja (2 + 2 layers)    Multi30k (6 + 6 layers)
                norm              -0.010                     +1.832 *

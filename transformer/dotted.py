@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ def is_dotted(name: str) -> bool:
     module, _, attribute = name.partition(":")
     words = [*module.split("."), *attribute.split(".")]
     return all(map(str.isidentifier, words)) and (
-        "." in module or importlib.util.find_spec(module) is not None
+        "." in module or module in sys.modules or importlib.util.find_spec(module) is not None
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.decoding.test_models import Numbers
-from tests.interop.test_marian import CONFIG, SPECIAL, P, V, state
+from tests.support.marian_model import CONFIG, SPECIAL, P, V, state
 from transformer.batch import Source
 from transformer.config import DecodingConfig
 from transformer.decoding import Translator

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.support.marian_model import CONFIG, TABLES, UNTIED, D, H, P, V, state
 from transformer.batch import BOS, EOS, PAD
 from transformer.config import DecodingConfig
 from transformer.decoding import InputShapes
@@ -24,60 +25,6 @@ from transformer.interop.generation_keys import TABLE
 from transformer.models import build_model
 from transformer.models.parameters import abstract
 from transformer.sharding import Layout
-
-V, D, F, H, P = 37, 6, 11, 3, 17  # theirs; P: positions
-SPECIAL = {"pad_token_id": V - 1, "decoder_start_token_id": V - 1, "eos_token_id": 0}
-CONFIG = {
-    "model_type": "marian",
-    "vocab_size": V,
-    "d_model": D,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_attention_heads": H,
-    "decoder_attention_heads": H,
-    "encoder_ffn_dim": F,
-    "decoder_ffn_dim": F,
-    "max_position_embeddings": P,
-    "activation_function": "swish",
-    "scale_embedding": True,
-    "num_beams": 2,
-    "length_penalty": 0.5,
-    "forced_eos_token_id": 0,
-    "bad_words_ids": [[V - 1]],
-    **SPECIAL,
-}
-TABLES = {
-    "three_way": {"shared"},
-    "two_way": {"encoder.embed_tokens", "decoder.embed_tokens"},
-    "none": {"encoder.embed_tokens", "decoder.embed_tokens", "lm_head"},
-}
-UNTIED = {
-    "three_way": {},
-    "two_way": {"share_encoder_decoder_embeddings": False},
-    "none": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
-}
-
-
-def state(tied: str = "three_way") -> dict[str, np.ndarray]:
-    """A model's tensors, of random numbers, as `save_pretrained` names them."""
-    random = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {"final_logits_bias": (1, V)}
-    for table in TABLES[tied]:
-        shapes["lm_head.weight" if table == "lm_head" else f"model.{table}.weight"] = (V, D)
-    for side, layers in (("encoder", 1), ("decoder", 2)):
-        attentions = ["self_attn", *["encoder_attn"] * (side == "decoder")]
-        for path in (f"model.{side}.layers.{i}" for i in range(layers)):
-            for attention in attentions:
-                for kind in "qkv":
-                    shapes[f"{path}.{attention}.{kind}_proj.weight"] = (D, D)
-                    shapes[f"{path}.{attention}.{kind}_proj.bias"] = (D,)
-                shapes[f"{path}.{attention}.out_proj.weight"] = (D, D)
-                shapes[f"{path}.{attention}.out_proj.bias"] = (D,)
-            for norm in [*(f"{name}_layer_norm" for name in attentions), "final_layer_norm"]:
-                shapes |= {f"{path}.{norm}.weight": (D,), f"{path}.{norm}.bias": (D,)}
-            shapes |= {f"{path}.fc1.weight": (F, D), f"{path}.fc1.bias": (F,)}
-            shapes |= {f"{path}.fc2.weight": (D, F), f"{path}.fc2.bias": (D,)}
-    return {k: random.standard_normal(shape, np.float32) for k, shape in sorted(shapes.items())}
 
 
 def sinusoids() -> np.ndarray:

@@ -1,6 +1,5 @@
 """Marian's text: pieces to our ids and back, and (marked) as MarianTokenizer cuts it."""
 
-import io
 import json
 import subprocess
 from pathlib import Path
@@ -11,14 +10,11 @@ import sentencepiece
 
 from experiments.benchmarks.decode import REQUIREMENTS
 from experiments.benchmarks.peers import environment
+from tests.support.marian_model import TEXTS, write_pieces
 from transformer.batch import EOS, PAD
 from transformer.errors import UserError
 from transformer.interop import Pieces
 
-TEXTS = {
-    "source": ["la casa roja", "el gato ve la casa", "una mesa azul", "el perro ve el gato"],
-    "target": ["the red house", "the cat sees the house", "a blue table", "the dog sees the cat"],
-}
 PROGRAM = """
 import json, sys
 from transformers import MarianTokenizer
@@ -33,25 +29,7 @@ json.dump({"ids": ids, "texts": said}, sys.stdout)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two SentencePiece models and a vocabulary, `</s>` first and `<pad>` last, as Marian's are."""
-    pieces: dict[str, None] = {"</s>": None, "<unk>": None}
-    for side, texts in TEXTS.items():
-        model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts * 4),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=30,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
-        (tmp_path / f"{side}.spm").write_bytes(model.getvalue())
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-        found = (processor.id_to_piece(i) for i in range(3, processor.get_piece_size()))
-        pieces |= dict.fromkeys(piece for piece in found if "j" not in piece)
-    pieces |= {">>deu<<": None, "<pad>": None}
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    write_pieces(tmp_path)
     return tmp_path
 
 

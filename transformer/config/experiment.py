@@ -301,6 +301,21 @@ class Config(Section):
 
         return load_config(os.fspath(experiment), changes or {})
 
+    @classmethod
+    def of(cls, experiment: Any) -> "Config":
+        """Makes a configuration of a ConfigDict, as experiment files make them, or nested dicts.
+
+            config = transformer.config.base("smoke")
+            config.model.d_model = 48
+            transformer.train(Config.of(config), "runs/mine")
+
+        Raises:
+            UserError: a key does not exist, or a value cannot work.
+        """
+        from transformer.config.parse import from_dict
+
+        return from_dict(experiment if isinstance(experiment, Mapping) else experiment.to_dict())
+
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""
         result = plain(self)

@@ -132,8 +132,8 @@ def _head(
     yield Paragraph(
         "Development set, single checkpoints. Brackets are 95 % intervals with one variance for "
         "all rows, pooled over them: each has too few seeds for one of its own. A difference from "
-        f"{reference} is bold where it stands Holm's correction over the rows at {LEVEL:.0%}: "
-        "whatever is not bold may be chance."
+        f"{reference} is bold where it is significant after Holm's correction over the rows at "
+        f"{LEVEL:.0%}: whatever is not bold may be chance."
     )
 
 
