@@ -5,8 +5,10 @@ smaller than any `:smoke`, a trained run, and text files. What this machine has 
 install, a viewer, a cloud) does nothing.
 """
 
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,11 +59,15 @@ def test_each_block_says_what_it_is(page: Path) -> None:
 
 def commands(content: str) -> Iterator[list[str]]:
     """The arguments of each call of `transformer` in a block."""
-    name = "|".join(command.__name__ for command in main.COMMANDS)
-    call_of = re.compile(rf"(?:^|\s)transformer ((?:{name})(?: (?:[^|<>&'\"]|\"[^\"]*\")+)?)")
+    names = {command.__name__ for command in main.COMMANDS}
     for line in content.replace("\\\n", " ").split("\n"):
-        for call in call_of.findall(line):
-            yield [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', call)]
+        try:
+            words = shlex.split(line)
+        except ValueError:  # a program's line, in quotes
+            continue
+        for i, (word, command) in enumerate(itertools.pairwise(words)):
+            if word == "transformer" and command in names:
+                yield [*itertools.takewhile(lambda w: w not in "|<>&", words[i + 1 :])]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
