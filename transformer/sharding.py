@@ -5,6 +5,12 @@ axes it is split over. A `Layout` holds both. Inside `layout.jit(function)`, or 
 models state the sharding of activations with `constrain`. One device is a mesh of one, not a
 special path.
 
+    mesh axis   what is split over it
+    data        rows of a batch: data parallelism
+    fsdp        rows and parameters: fully sharded data parallelism
+    tensor      heads, feed-forward, vocabulary: tensor parallelism
+    sequence    positions: sequence parallelism (context parallelism)
+
 Linen's own constraints pass over a misspelt axis, a size that does not divide, an axis used twice
 and a missing mesh in silence, leaving everything replicated. Here each of these is an error.
 """

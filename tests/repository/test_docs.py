@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import marian_model, old_run
+from tests.support import marian_model
 from tests.support.processes import ROOT
 from transformer import __main__ as main
 from transformer.data import CasaRoja
@@ -27,7 +27,7 @@ PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTI
 LANGUAGES = {"python", "sh", "text", "{toctree}", "{eval-rst}"}  # the last three are no code
 # Nothing of these is here; what is theirs is tested elsewhere, or nobody's but theirs.
 ABSENT = ("pip", "tensorboard", "gcloud", "./launch/quickstart", "./tests/run", "/tests/run")
-LONG = ("compare", "table3")  # of `transformer`: minutes or hours, in tests of their own
+LONG = ("compare", "table3", "verify")  # of `transformer`: minutes or hours, in tests of their own
 SHRUNK = """
 
 _whole = get_config
@@ -90,8 +90,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "def get_config" in (text := path.read_text(encoding="utf-8")) and path.stem != "base":
             path.write_text(text + SHRUNK, encoding="utf-8")
     shutil.copy(ROOT / "setup.cfg", folder)
-    (folder / "runs").mkdir()
-    old_run.unpack(folder / "runs").rename(folder / "runs" / "casa_roja")
+    config = "--config=experiments/casa_roja.py"
+    ran([sys.executable, "-m", "transformer", "train", config, "--workdir=runs/casa_roja"], folder)
     corpus = CasaRoja(train_size=300, dev_size=11, test_size=11)
     for split in ("train", "dev", "test"):
         pairs = list(corpus.pairs(split))

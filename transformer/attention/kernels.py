@@ -3,7 +3,8 @@
 Softmax over all keys can be had from parts: each part gives its own softmax's output `o` and the
 log of its normaliser, `lse`; the parts' outputs are then weighted by exp(lse) (Milakov and
 Gimelshein 2018; Dao et al. 2022). The backward pass needs nothing but the whole's `lse` and output,
-so it too goes part by part. One device visits parts in turn; a ring of devices sends them round.
+so it too goes part by part. This is what FlashAttention and ring attention have in common: one
+device visits parts in turn; a ring of devices sends them round.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""The specification: attention as the paper writes it, in float32, one line an operation."""
+"""The specification: scaled dot-product attention as the paper writes it (AIAYN §3.2.1, Eq. 1).
+
+In float32, one line an operation.
+"""
 
 from typing import Any
 
