@@ -125,7 +125,7 @@ class Experiment:
 
     @cached_property
     def data(self) -> PreparedData:
-        """Its corpus, tokenizer, tokens and batches."""
+        """The corpus, tokenizer, tokens and batches."""
         return PreparedData(self.config, self.workdir)
 
     @property

@@ -270,7 +270,7 @@ def _watched(length: int) -> list[int]:
 def _leaks(problem: _Problem, run: Any, queries: list[int]) -> Int[np.ndarray, "B"]:
     """Counts, row by row, gradients of a query's output that reach what it may not see."""
     allowed_BTS = np.asarray(problem.mask.dense())
-    found_B = np.zeros(len(allowed_BTS), int)
+    leaks_B = np.zeros(len(allowed_BTS), int)
     for t in queries:
         only = jnp.zeros_like(problem.cotangent).at[:, t].set(problem.cotangent[:, t])
         out, dq, dk, dv, _ = run(problem.replace(cotangent=only))  # pyright: ignore
@@ -278,9 +278,9 @@ def _leaks(problem: _Problem, run: Any, queries: list[int]) -> Int[np.ndarray, "
         touched_BS = (np.asarray(dk, np.float32) != 0).any((2, 3))
         touched_BS |= (np.asarray(dv, np.float32) != 0).any((2, 3))
         touched_BT[:, t] &= ~allowed_BTS[:, t].any(-1)  # its own gradient, if it sees anything
-        found_B += touched_BT.sum(1) + (touched_BS & ~allowed_BTS[:, t]).sum(1)
-        found_B += (np.asarray(out[:, t], np.float32) != 0).any((1, 2)) & ~allowed_BTS[:, t].any(-1)
-    return found_B
+        leaks_B += touched_BT.sum(1) + (touched_BS & ~allowed_BTS[:, t]).sum(1)
+        leaks_B += (np.asarray(out[:, t], np.float32) != 0).any((1, 2)) & ~allowed_BTS[:, t].any(-1)
+    return leaks_B
 
 
 def _error(actual: Results, expected: Results, rows: slice) -> float:

@@ -59,12 +59,12 @@ class TextConfig(Section, section="data.text"):
     dev: str = ""
     test: str = ""
     format: str = choice("tsv", "jsonl")
-    """Of files of both sides. tsv: columns with tabs between them. jsonl: a JSON object a line."""
+    """The format of files of both sides. tsv: columns with tabs between them. jsonl: JSON lines."""
     source_field: str = checked("1", _field)
-    """Where such a file has the source: the number of a column, from 1, or its name, which the
-    first line then has; in JSON lines a key, "translation.en" for one inside another."""
+    """The source in such a file: the number of a column, from 1, or its name, which the first line
+    then has; in JSON lines a key, "translation.en" for one inside another."""
     target_field: str = checked("2", _field)
-    """Where it has the target."""
+    """The target in such a file, in the same way."""
 
 
 @dataclass(frozen=True)

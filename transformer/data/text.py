@@ -44,7 +44,7 @@ class Text(TextConfig):
 
     @property
     def fields(self) -> tuple[str, str]:
-        """Where source and target are in a file of both."""
+        """Source and target in a file of both: columns or keys."""
         return self.source_field, self.target_field
 
     def has(self, split: str) -> bool:

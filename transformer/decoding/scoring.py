@@ -94,8 +94,8 @@ class Scorer:
                     Source.of([sources[i] for i in chosen], (rows, length)),
                     Target.of([targets[i] for i in chosen], (rows, length)),
                 )
-                found_BT = np.asarray(self._log_probs(self.params, self._layout.place(batch)))
-                for i, row in zip(chosen, found_BT, strict=False):
+                log_probs_BT = np.asarray(self._log_probs(self.params, self._layout.place(batch)))
+                for i, row in zip(chosen, log_probs_BT, strict=False):
                     own = row[: len(targets[i])].tolist()
                     scores[i] = TargetScore(sum(own), tuple(targets[i]), tuple(own))
         return [scores[i] for i in range(len(pairs))]

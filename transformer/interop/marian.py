@@ -196,8 +196,8 @@ class _Tensors:
         positions_PD = _positions(self._max_length, c.d_model)
         for name in [f"{side}.embed_positions.weight" for side in sides]:
             if name in self._left:
-                found_PD = self.take(name, *positions_PD.shape)
-                if not np.allclose(found_PD, positions_PD, atol=1e-2):  # bfloat16's half step
+                table_PD = self.take(name, *positions_PD.shape)
+                if not np.allclose(table_PD, positions_PD, atol=1e-2):  # bfloat16's half step
                     raise UserError(f"{name} is not made of Marian's sinusoids: we have no others")
         for name in SHARED:
             self._left.pop(name, None)

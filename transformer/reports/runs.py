@@ -65,9 +65,9 @@ class Run:
             ) from None
         return content
 
-    def write_result(self, found: dict[str, Any]) -> None:
+    def write_result(self, result: dict[str, Any]) -> None:
         """Writes down what has been read off it."""
-        content = {"config": self.config.digest(), **found}
+        content = {"config": self.config.digest(), **result}
         files.write_json(self.path, {**content, "checksum": _checksum(content)})
 
 

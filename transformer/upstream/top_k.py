@@ -34,7 +34,7 @@ def top_k_of_parts(
         )
         candidates_BWN = jnp.concatenate([inside_BWN, candidates_BWN[..., whole:]], axis=2)
         x_BWV = jnp.take_along_axis(x_BWV, candidates_BWN, axis=2)
-    found_BWC, places_BWC = jax.lax.top_k(
+    scores_BWC, places_BWC = jax.lax.top_k(
         jnp.where(allowed(candidates_BWN), x_BWV, -jnp.inf), count
     )
-    return found_BWC, jnp.take_along_axis(candidates_BWN, places_BWC, axis=2)
+    return scores_BWC, jnp.take_along_axis(candidates_BWN, places_BWC, axis=2)

@@ -12,15 +12,15 @@ from transformer.reports.compare.reach import reach, recall_sources
 
 
 def measured(
-    config: ReachConfig, experiment: Experiment, params: Any, found: Evaluation
+    config: ReachConfig, experiment: Experiment, params: Any, evaluation: Evaluation
 ) -> dict[str, Any]:
     """Each test sentence's words, and whether its translation is the reference.
 
     Of a recall task also its distances, and how far gradients reach, trained and untrained.
     """
-    pairs = zip(found.translations, found.references, strict=True)
+    pairs = zip(evaluation.translations, evaluation.references, strict=True)
     result: dict[str, Any] = {
-        "lengths": [len(source.split()) for source in found.sources],
+        "lengths": [len(source.split()) for source in evaluation.sources],
         "correct": "".join(
             "01"[composed(ours).strip() == composed(theirs).strip()] for ours, theirs in pairs
         ),
@@ -28,7 +28,7 @@ def measured(
     if experiment.config.data.source == "recall":
         source, seed = recall_sources(experiment, config.sentences), experiment.config.seed
         untrained = parameters.create(experiment.model, experiment.layout, seed)
-        result["distances"] = [recall.distance(source) for source in found.sources]
+        result["distances"] = [recall.distance(source) for source in evaluation.sources]
         result["reach"] = {
             name: reach(experiment, these, source, probes=config.probes, seed=seed).tolist()
             for name, these in (("trained", params), ("untrained", untrained))

@@ -68,7 +68,7 @@ def write_report(
     return [*document.write(workdir, "report", blocks), path]
 
 
-def _head(results: Results, by_command: dict[str, Any], found: list[Finding]) -> Iterator[Block]:
+def _head(results: Results, by_command: dict[str, Any], findings: list[Finding]) -> Iterator[Block]:
     config = results.config
     budget = BUDGETS[config.budget].format(config.reference, config.minutes)
     minutes = sum(
@@ -94,8 +94,8 @@ def _head(results: Results, by_command: dict[str, Any], found: list[Finding]) ->
         "all agree. Where every seed gave the same there is no bracket."
     )
     rows = []
-    for claim in dict.fromkeys((f.claim, f.source) for f in found):
-        of_claim = [(f.measured, f.verdict) for f in found if (f.claim, f.source) == claim]
+    for claim in dict.fromkeys((f.claim, f.source) for f in findings):
+        of_claim = [(f.measured, f.verdict) for f in findings if (f.claim, f.source) == claim]
         rows.append((*claim, *of_claim[0]))
         rows += [("", "", *more) for more in of_claim[1:]]
     texts = ("made by", "measured", "here")

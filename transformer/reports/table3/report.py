@@ -84,7 +84,7 @@ def write_report(
     sizes = {run.name: run.config.model.vocab_size for run in runs}
     alone = [name for name, size in sizes.items() if size != sizes[runs[0].name]]
     entropy, bleu = (
-        Measure.of({name: [found[key] for found in results[name]] for name in published}, out)
+        Measure.of({name: [result[key] for result in results[name]] for name in published}, out)
         for key, out in (("nll", alone), ("bleu", ()))
     )
     papers = {name: paper for name, paper in published.items() if paper}
@@ -119,7 +119,7 @@ def _head(
 ) -> Iterator[Block]:
     reference, config = runs[0].name, runs[0].config
     first = results[reference][0]
-    seconds = sum(found["seconds"] for row in results.values() for found in row)
+    seconds = sum(result["seconds"] for row in results.values() for result in row)
     seeds = sorted({run.seed for run in runs})
     yield Heading("AIAYN's Table 3, again" if of_paper else f"Beside {reference}, row by row", 1)
     yield Paragraph(
@@ -137,16 +137,16 @@ def _head(
     )
 
 
-def _far_from_convergence(reference: str, found: Mapping[str, Any], *, of_paper: bool) -> str:
+def _far_from_convergence(reference: str, result: Mapping[str, Any], *, of_paper: bool) -> str:
     """Says by how much the first row was still learning."""
     parts = []
     if of_paper:
-        share = found["target_tokens"] / PAPER_TOKENS
+        share = result["target_tokens"] / PAPER_TOKENS
         parts.append(
-            f"{found['target_tokens']:,} target tokens are {share:.1e} of the paper's 100,000 "
+            f"{result['target_tokens']:,} target tokens are {share:.1e} of the paper's 100,000 "
             "updates of 25,000"
         )
-    late = [nll for step, nll in found["curve"] if step >= 0.75 * found["steps"]]
+    late = [nll for step, nll in result["curve"] if step >= 0.75 * result["steps"]]
     if len(late) > 1:
         parts.append(
             f"in the last quarter of its training (seed 0) {reference}'s cross-entropy on the "
@@ -187,7 +187,7 @@ def _table(
         return lambda name: "" if name == first else shown(name)
 
     def minutes(name: str) -> str:
-        return f"{statistics.mean(found['seconds'] for found in results[name]) / 60.0:.1f}"
+        return f"{statistics.mean(result['seconds'] for result in results[name]) / 60.0:.1f}"
 
     ours, theirs = True, bool(papers)
     columns: list[tuple[bool, str, Callable[[str], str]]] = [
