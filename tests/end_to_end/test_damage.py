@@ -74,8 +74,13 @@ def same(a: TrainState, b: TrainState) -> bool:
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("flipped", "deleted")),
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("truncated", "emptied")),
+    ],
+)
 def test_each_file_damaged_in_turn(
     saved: tuple[Path, StateFactory, dict],
     tmp_path: Path,

@@ -38,7 +38,7 @@ WAYS = {
     "backend": ("xla", "chunked"),
 }
 # Rows of the default lane, of both, and by hand; a row is a minute.
-QUICK, SLOW, LONG = 1, 6, 12
+QUICK, SLOW, LONG = 1, 4, 12
 
 
 def each_row() -> Iterator:

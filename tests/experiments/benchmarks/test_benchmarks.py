@@ -17,9 +17,14 @@ LENGTH = 32_768  # nothing is computed, so a long one costs no more than a short
 step_bytes = functools.cache(attention_memory.step_bytes)
 
 
-@pytest.mark.slow
 @pytest.mark.optax
-@pytest.mark.parametrize("shards", [2, 4, 8])
+@pytest.mark.parametrize(
+    "shards",
+    [
+        pytest.param(4, marks=pytest.mark.slow),
+        *(pytest.param(count, marks=pytest.mark.long) for count in (2, 8)),
+    ],
+)
 def test_a_long_sequences_memory_falls_with_the_devices_it_is_split_over(shards: int) -> None:
     alone = step_bytes(Sizes(), "chunked", LENGTH)
     each = step_bytes(Sizes(), "ring:chunked", LENGTH, shards)

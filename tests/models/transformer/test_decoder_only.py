@@ -21,7 +21,7 @@ from transformer.models.initializers import Depth
 from transformer.testing import assert_equals_reference
 
 W = 2
-QUICK = 6  # rows of the default lane
+QUICK, SLOW = 6, 18  # rows of the default lane, and of both; the others are run by hand
 
 
 def alone(row: dict, **changes: Any) -> ModelConfig:
@@ -32,7 +32,7 @@ def alone(row: dict, **changes: Any) -> ModelConfig:
 
 def each_row() -> Iterator:
     for number, row in enumerate(ROWS):
-        marks = () if number < QUICK else pytest.mark.slow
+        marks = () if number < QUICK else pytest.mark.slow if number < SLOW else pytest.mark.long
         yield pytest.param(row, id="-".join(map(str, row.values())), marks=marks)
 
 
