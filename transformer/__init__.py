@@ -13,10 +13,12 @@ bodies (`scores_BHTS`) and as jaxtyping annotations at borders (`Float[Array, "B
     R  width of a recurrent state              Z  gates of a recurrent cell
     J  source and target as one sequence
 
-Importing this package imports nothing heavy: the names below load their modules when first used.
+Importing this package imports nothing heavy: the names below, and the modules of the package, load
+when they are first used.
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.2.0"
@@ -46,6 +48,8 @@ __all__ = sorted(_EXPORTS)  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")  # transformer.config.base()
     raise AttributeError(f"module 'transformer' has no attribute {name!r}")
 
 

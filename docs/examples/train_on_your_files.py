@@ -40,7 +40,7 @@ config.data.source = "text"
 for split in ("train", "dev", "test"):
     config.data.text[split] = str(folder / f"{split}.tsv")
 config.model.d_model = 48
-config.training.steps = 100
+config.training.steps = 60
 config.training.eval_bleu = True
 transformer.train(transformer.Config.of(config), "runs/my_text")
 

@@ -41,6 +41,7 @@ def get_config(variant=""):
         text = _whole(variant).data
         if text.source in ("text", "files", "digits"):
             config.data.source = text.source
+            config.data.tokenizer.vocab_size = text.tokenizer.vocab_size
     return config
 """
 

@@ -11,6 +11,12 @@ def test_every_exported_name_can_be_had() -> None:
         assert getattr(transformer, name) is not None
 
 
+def test_a_module_can_be_had_from_the_package_alone() -> None:
+    code = "import transformer; assert transformer.config.base('smoke').model.d_model == 32"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert not hasattr(transformer, "no_such_module")
+
+
 def test_importing_loads_nothing_heavy() -> None:
     code = "import sys, transformer; assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
