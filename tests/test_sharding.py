@@ -115,11 +115,11 @@ MIXED = {"fsdp": 2, "tensor": 2, "sequence": 2}
     ("backend", "axes", "packed"),
     [
         pytest.param("ring", {"sequence": 8}, True, marks=pytest.mark.slow),
-        pytest.param("ring", MIXED, False, marks=pytest.mark.slow),
-        pytest.param("ulysses", {"data": 2, "sequence": 4}, True, marks=pytest.mark.slow),
+        pytest.param("ring", MIXED, False, marks=pytest.mark.long),
+        pytest.param("ulysses", {"data": 2, "sequence": 4}, True, marks=pytest.mark.long),
         pytest.param("ulysses", MIXED, False, marks=pytest.mark.slow),
         pytest.param("ring:splash", {"tensor": 2, "sequence": 4}, True, marks=pytest.mark.slow),
-        pytest.param("chunked", {"fsdp": 2, "sequence": 4}, True, marks=pytest.mark.slow),
+        pytest.param("chunked", {"fsdp": 2, "sequence": 4}, True, marks=pytest.mark.long),
         pytest.param("xla", {"data": 2, "sequence": 4}, True, marks=pytest.mark.slow),
     ],
 )

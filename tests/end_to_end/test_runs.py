@@ -117,8 +117,13 @@ def averaged(workdir: Path) -> list[int]:
         return kept.recent(2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("lstm", marks=pytest.mark.slow),
+        *(pytest.param(family, marks=pytest.mark.long) for family in ("rnn", "gru")),
+    ],
+)
 def test_every_family_goes_on_as_if_undisturbed(cache: Path, tmp_path: Path, family: str) -> None:
     change = (f"--config.model.family={family}", "--config.training.steps=100")
     expected, workdir = tmp_path / "undisturbed", tmp_path / "stopped"

@@ -158,8 +158,13 @@ def test_a_fault_in_the_step(
     assert by_step[70] == shifted.batch_digest(70)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("action", ["skip", "rollback"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param("rollback", marks=pytest.mark.slow),
+        pytest.param("skip", marks=pytest.mark.long),
+    ],
+)
 def test_going_on_amid_faults(
     whole: tuple[Path, int], cache: Path, tmp_path: Path, action: str
 ) -> None:
