@@ -56,6 +56,18 @@ class Counting:
     def origins(self, split):
         return {"counting": split}
 
+class Listed(Counting):
+    def pairs(self, split):
+        return [*super().pairs(split)]
+
+class Tuples(Counting):
+    def pairs(self, split):
+        return ((pair.source, pair.target) for pair in super().pairs(split))
+
+class Surrogates(Counting):
+    def pairs(self, split):
+        return (Pair(pair.source + "\\ud800", pair.target) for pair in super().pairs(split))
+
 class Half:
     pass
 """
@@ -132,11 +144,24 @@ def test_a_source_and_a_tokenizer_of_ones_own(tmp_path: Path, own: None) -> None
     assert again.tokenizer.fingerprint == run.tokenizer.fingerprint
 
 
+def test_a_source_of_ones_own_may_give_a_list(tmp_path: Path, own: None) -> None:
+    """Which is read once, as any iterable is."""
+    source = {"source": "own_data:Listed", "source_options": {"size": 30}}
+    run = experiment(tmp_path, "run", {"kind": "own_data:Letters"}, **source)
+    assert len(run.store("train")) == 30
+
+
 @pytest.mark.parametrize(
     ("data", "tokenizer", "message"),
     [
         ({"source": "own_data:Half"}, {}, "lacks has, pairs, fingerprint or origins"),
         ({"source": "own_data:Counting"}, {}, "source_options lacks size, which own_data:Count"),
+        (
+            {"source": "own_data:Tuples", "source_options": {"size": 3}},
+            {},
+            "pair 0 .* no data.Pair",
+        ),
+        ({"source": "own_data:Surrogates", "source_options": {"size": 3}}, {}, "half a surrogate"),
         ({"source": "own_data:No"}, {}, "data.source is 'own_data:No': own_data has no 'No'"),
         ({"source": "cassa"}, {}, "data.source is 'cassa'; choose one of"),
         ({"source": ".x:y"}, {}, "data.source is '.x:y'; choose one of"),

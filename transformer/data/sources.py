@@ -209,6 +209,44 @@ SOURCES: dict[str, type[Source]] = {
 }
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A corpus of one's own, of which each pair is looked at: it is another's code."""
+
+    name: str
+    corpus: Corpus
+
+    def has(self, split: str) -> bool:
+        return bool(self.corpus.has(split))
+
+    def pairs(self, split: str) -> Iterator[Pair]:
+        for number, pair in enumerate(self.corpus.pairs(split)):
+            if not isinstance(pair, Pair) or not all(isinstance(text, str) for text in pair[:2]):
+                what = "no data.Pair of two texts"
+            elif not all(map(_has_bytes, pair[:2])):
+                what = "text that UTF-8 has no bytes for (half a surrogate pair)"
+            else:
+                yield pair
+                continue
+            raise UserError(
+                f"data.source is {self.name!r}, whose pair {number} of the {split} set is {what}: "
+                f"{ascii(pair)[:80]}"
+            )
+
+    def fingerprint(self, split: str) -> str:
+        return digest("own", self.name, str(self.corpus.fingerprint(split)))
+
+    def origins(self, split: str) -> dict[str, str]:
+        return {str(name): str(where) for name, where in self.corpus.origins(split).items()}
+
+
+def _has_bytes(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def open_corpus(config: DataConfig) -> Corpus:
     """The corpus that a configuration names; reads none of it yet.
 
@@ -230,7 +268,7 @@ def _open(config: DataConfig | PartConfig) -> Corpus:
     corpus = construct(factory, config.source_options, "data.source_options", name)
     if not isinstance(corpus, Corpus):
         raise UserError(f"data.source is {name!r}, which lacks has, pairs, fingerprint or origins")
-    return corpus
+    return Checked(name, corpus)
 
 
 def _require_split(corpus: Corpus, split: str, keys: str) -> None:

@@ -11,11 +11,14 @@ from transformer.data import Corpus, OneSide, Pair, Store, Text
 from transformer.data.casa_roja import word_for_word
 from transformer.data.treebank import put_together
 from transformer.decoding import open_translator
+from transformer.errors import UserError
 from transformer.evaluation import bleu_tokenizers
 from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
 from transformer.evaluation.scores import Scores, measure, named_metrics, score
 from transformer.experiment import Experiment
+
+LONGEST = 8  # times data.max_length that a line of a file may have
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,13 @@ def evaluate_files(experiment: Experiment, params: Any, source: str, reference: 
     if experiment.config.data.side != "both":
         corpus = OneSide(corpus, experiment.config.data.side)
     store, pairs = experiment.data.store_of(corpus, "test"), list(corpus.pairs("test"))
+    most = LONGEST * experiment.config.data.max_length
+    if (lengths := store.lengths.max(axis=1)).max() > most:
+        raise UserError(
+            f"{source} and {reference}: line {int(lengths.argmax()) + 1:,} has "
+            f"{int(lengths.max()):,} tokens on a side, more than {LONGEST} times data.max_length "
+            "of the model: split it"
+        )
     tokenizer = bleu_tokenizers.of_files(experiment, [pair.target for pair in pairs])
     name = Path(reference).name
     return _evaluated(experiment, params, f"file.{name}", pairs, store, tokenizer)
