@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from transformer.errors import UserError
 from transformer.losses import (
     chunked_loss,
     cross_entropy,
@@ -79,6 +81,15 @@ def test_a_loss_of_ones_own_is_that_of_the_chunks() -> None:
     grad = lambda chunks: jax.grad(lambda h: sums(h, chunks).loss)(hidden)  # noqa: E731
     direct = jax.grad(lambda h: (focal(h @ table.T, labels) * weights).sum())(hidden)
     np.testing.assert_allclose(grad(3), direct, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda x, y: 3.0, lambda x, y: y, lambda x, y: x, lambda x, y: x[:1, :, 0]]
+)
+def test_a_loss_of_another_shape_or_type_is_refused(loss) -> None:
+    hidden, table, labels, weights = inputs()
+    with pytest.raises(UserError, match="give a floating-point number for each label"):
+        loss_of_positions(loss)(hidden @ table.T, labels, weights)
 
 
 def total(hidden, table, labels, weights, chunks):

@@ -68,6 +68,19 @@ class Surrogates(Counting):
     def pairs(self, split):
         return (Pair(pair.source + "\\ud800", pair.target) for pair in super().pairs(split))
 
+class Nameless(Counting):
+    def fingerprint(self, split):
+        return None
+
+class TooLarge(Letters):
+    def encode(self, texts):
+        return [[self.size] for text in texts]
+
+class Caching(Letters):
+    def encode(self, texts):
+        self.row = getattr(self, "row", [5, 6])
+        return [self.row for text in texts]
+
 class Half:
     pass
 """
@@ -151,6 +164,15 @@ def test_a_source_of_ones_own_may_give_a_list(tmp_path: Path, own: None) -> None
     assert len(run.store("train")) == 30
 
 
+def test_ids_of_ones_own_are_copied_and_looked_at(tmp_path: Path, own: None) -> None:
+    source = {"source": "own_data:Counting", "source_options": {"size": 30}}
+    run = experiment(tmp_path, "run", {"kind": "own_data:Caching"}, **source)
+    assert [run.store("train").source(i).tolist() for i in range(2)] == [[5, 6, 2]] * 2
+    large = experiment(tmp_path, "large", {"kind": "own_data:TooLarge"}, **source)
+    with pytest.raises(UserError, match="of ids from 3 to below its size"):
+        large.store("train")
+
+
 @pytest.mark.parametrize(
     ("data", "tokenizer", "message"),
     [
@@ -162,6 +184,7 @@ def test_a_source_of_ones_own_may_give_a_list(tmp_path: Path, own: None) -> None
             "pair 0 .* no data.Pair",
         ),
         ({"source": "own_data:Surrogates", "source_options": {"size": 3}}, {}, "half a surrogate"),
+        ({"source": "own_data:Nameless", "source_options": {"size": 3}}, {}, "fingerprint.* None"),
         ({"source": "own_data:No"}, {}, "data.source is 'own_data:No': own_data has no 'No'"),
         ({"source": "cassa"}, {}, "data.source is 'cassa'; choose one of"),
         ({"source": ".x:y"}, {}, "data.source is '.x:y'; choose one of"),
@@ -222,6 +245,33 @@ def test_a_tokenizer_that_exists_cuts_as_before(tmp_path: Path, options: dict[st
     again = Experiment(run.config, run.workdir)
     (tmp_path / "theirs.model").unlink()
     assert again.tokenizer.encode(texts) == ids, "the run has its own copy"
+
+
+def test_another_file_than_the_run_began_with_is_refused(tmp_path: Path) -> None:
+    sentencepiece_model(tmp_path / "m", model_type="bpe", vocab_size=60)
+    run = experiment(tmp_path, "run", {"path": str(tmp_path / "m")})
+    assert run.tokenizer.size == 61
+    sentencepiece_model(tmp_path / "m", model_type="unigram", vocab_size=50)
+    with pytest.raises(UserError, match=r"is another tokenizer than .*/tokenizer\.model"):
+        assert Experiment(run.config, run.workdir).tokenizer
+
+
+def test_a_users_pad_is_no_padding(tmp_path: Path) -> None:
+    """A model whose maker defined `<pad>` as a piece of text: in ours it is padding."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the red house"] * 9),
+        model_writer=model,
+        vocab_size=30,
+        hard_vocab_limit=False,
+        pad_id=-1,
+        unk_id=3,
+        user_defined_symbols=["<pad>"],
+        minloglevel=2,
+    )
+    (tmp_path / "m").write_bytes(model.getvalue())
+    run = experiment(tmp_path, "run", {"path": str(tmp_path / "m")})
+    assert 0 not in run.tokenizer.encode(["the <pad> red"])[0]
 
 
 def test_a_tokenizer_larger_than_the_model_is_named(tmp_path: Path) -> None:

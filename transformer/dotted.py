@@ -34,18 +34,26 @@ def resolve(name: str, key: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     try:
-        return operator.attrgetter(attribute)(importlib.import_module(module))
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{key} is {name!r}: {error}; it must be on PYTHONPATH") from error
+    except Exception as error:  # it runs another's code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{key} is {name!r}: importing {module} fails ({reason})") from error
+    try:
+        return operator.attrgetter(attribute)(imported)
     except AttributeError as error:
         raise UserError(f"{key} is {name!r}: {module} has no {attribute!r}") from error
 
 
 def parameters_of(factory: Any) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function or class, by name; none of anything else."""
-    if not (inspect.isfunction(factory) or inspect.isclass(factory)):
+    """The parameters of a function, method or class, by name; none of anything else."""
+    if not (inspect.isroutine(factory) or inspect.isclass(factory)):
         return {}
-    return inspect.signature(factory).parameters
+    try:
+        return inspect.signature(factory).parameters
+    except ValueError:  # of what is written in C
+        return {}
 
 
 def construct(
@@ -71,7 +79,7 @@ def construct(
     takes = parameters_of(factory)
     named = [key for key, value in takes.items() if value.kind not in VARIADIC]
     takes_any = any(value.kind == inspect.Parameter.VAR_KEYWORD for value in takes.values())
-    unknown = [] if takes_any else [key for key in options if key not in named]
+    unknown = [key for key in options if key in given or not (takes_any or key in named)]
     present = {**options, **given}
     missing = [key for key in named if takes[key].default is inspect.Parameter.empty]
     missing = [key for key in missing if key not in present]

@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transformer.batch import Batch
+from transformer.errors import UserError
 
 
 @struct.dataclass
@@ -81,7 +82,13 @@ def loss_of_positions(loss: PositionLoss) -> Loss:
 
     def sums(logits_BTV: Array, labels_BT: Array, weights_BT: Array) -> LossSums:
         logits_BTV = logits_BTV.astype(jnp.float32)
-        total = jnp.sum(loss(logits_BTV, labels_BT) * weights_BT)
+        loss_BT = jnp.asarray(loss(logits_BTV, labels_BT))
+        if loss_BT.shape != labels_BT.shape or not jnp.issubdtype(loss_BT.dtype, jnp.floating):
+            raise UserError(
+                f"the loss gives {loss_BT.dtype}{list(loss_BT.shape)} for labels "
+                f"{list(labels_BT.shape)}: give a floating-point number for each label"
+            )
+        total = jnp.sum(loss_BT * weights_BT)
         plain = smoothed_cross_entropy(logits_BTV, labels_BT, weights_BT, 0.0)
         return plain.replace(loss=total)  # pyright: ignore[reportAttributeAccessIssue]
 

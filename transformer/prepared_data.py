@@ -84,6 +84,19 @@ class PreparedData:
         tokenizer = own_tokenizers.load_tokenizer(options.kind, path)
         if corpus:
             self._note("train", corpus)
+        if options.path and Path(options.path).exists():
+            adopted = SentencePieceTokenizer(own_tokenizers.adopted(Path(options.path)))
+            if adopted.fingerprint != tokenizer.fingerprint:
+                raise UserError(
+                    f"data.tokenizer.path={options.path} is another tokenizer than {path}, with "
+                    "which this run began: leave the key out, or take another --workdir"
+                )
+        samples = isinstance(tokenizer, SentencePieceTokenizer) and tokenizer.can_sample
+        if options.sampling and not samples:
+            raise UserError(
+                f"data.tokenizer.sampling is {options.sampling}, which {path} cannot do: it is "
+                "neither a BPE nor a unigram model; set it to 0"
+            )
         run_directory.require_same(self._workdir, "tokenizer", tokenizer.fingerprint, str(path))
         if tokenizer.size > options.vocab_size:
             raise UserError(

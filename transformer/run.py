@@ -113,7 +113,7 @@ class Run:
         """
         if source is None and reference is None:
             return evaluate(self.experiment, self.params, split)
-        if source is None or reference is None:
+        if not source or not reference:
             raise UserError("to evaluate on files takes both of them: a source and a reference")
         paths = os.fspath(source), os.fspath(reference)
         return evaluate_files(self.experiment, self.params, *paths)

@@ -254,9 +254,13 @@ JSON = b"""{"en": "hello", "t": {"es": "hola", "n": 3}}
 @pytest.mark.parametrize(
     ("content", "keys", "pairs"),
     [
-        (TSV, {}, ["hola-hello", "adiós-bye", "sí-yes"]),
-        (gzip.compress(TSV), {}, ["hola-hello", "adiós-bye", "sí-yes"]),
-        (TSV, {"source_field": "2", "target_field": "1"}, ["hello-hola", "bye-adiós", "yes-sí"]),
+        (TSV, {}, ["hola-hello", "adiós-bye", "-", "sí-yes"]),
+        (gzip.compress(TSV), {}, ["hola-hello", "adiós-bye", "-", "sí-yes"]),
+        (
+            TSV,
+            {"source_field": "2", "target_field": "1"},
+            ["hello-hola", "bye-adiós", "-", "yes-sí"],
+        ),
         (b"id\ten\tes\n7\ta\tb\n", {"source_field": "es", "target_field": "en"}, ["b-a"]),
         (b"id\ten\tes\n7\ta\tb\n", {"source_field": "1", "target_field": "es"}, ["7-b"]),
     ],
@@ -271,6 +275,7 @@ def test_json_lines_by_key(tmp_path):
     corpus = both(tmp_path, JSON, format="jsonl", source_field="t.es", target_field="en")
     assert list(corpus.pairs("train")) == [
         Pair("hola", "hello"),
+        Pair("", "", Problem.EMPTY),
         Pair("caf\ufffd", "coffee", Problem.NOT_UTF8),
         Pair("\ufffd\ufffd\ufffd x\ny", "half", Problem.NOT_UTF8 | Problem.CONTROL_CHARACTERS),
     ]
@@ -292,6 +297,7 @@ def test_json_lines_by_key(tmp_path):
         (b"", {}, "no sentence pairs in this file"),
         (b"a\tb\n", {"train_source": "x", "train_target": "y"}, "are both set"),
         (b"a\tb\n", {"format": "csv"}, "data.text.format is 'csv'; choose one of tsv, jsonl"),
+        (b"a\tb\n", {"source_field": "9" * 5_000}, "give the number of a column"),
         (b"a\tb\n", {"source_field": "0"}, "data.text.source_field is '0'; give the number"),
     ],
 )

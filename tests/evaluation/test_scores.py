@@ -1,12 +1,14 @@
 """Scores against values that other implementations of the same definitions gave."""
 
 import json
+import math
 import unicodedata
+from typing import Any
 
 import pytest
 
 from transformer.errors import UserError
-from transformer.evaluation.scores import score
+from transformer.evaluation.scores import checked_metrics, measure, score
 
 REFERENCES = ["The cat sat on the mat.", "It isn't raining, today!", "A dog barks."]
 HYPOTHESES = ["The cat sat on a mat.", "It isn't raining, today!", " A dog barks. "]
@@ -72,3 +74,26 @@ def test_sets_that_cannot_be_scored_are_refused():
         score(HYPOTHESES[:2], REFERENCES)
     with pytest.raises(UserError, match="no sentences to score"):
         score([], [])
+
+
+def test_a_measure_that_fails_costs_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """What was trained is not lost for another's code."""
+
+    def missing(translations, references) -> Any:
+        return None
+
+    def share(translations, references):
+        return 0.5
+
+    values = measure([missing, share], ["a"], ["a"])
+    assert math.isnan(values["missing"]) and values["share"] == 0.5
+    assert "the metric missing fails: TypeError" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["bleu"], ["twice", "twice"]])
+def test_a_measure_has_a_name_of_its_own(names: list[str]) -> None:
+    metrics = [type(name, (), {"__call__": lambda self, *_: 0.0})() for name in names]
+    with pytest.raises(UserError, match="rename the function"):
+        checked_metrics(metrics)
+    with pytest.raises(UserError, match="is no function"):
+        checked_metrics([3])

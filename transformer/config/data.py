@@ -102,6 +102,11 @@ class TokenizerConfig(Section, section="data.tokenizer"):
             f"is {self.kind!r}: give one of them",
         )
         require(
+            not self.lowercase or (self.kind in KINDS and not self.path),
+            "data.tokenizer.lowercase is True, but it is part of a tokenizer that is trained here: "
+            "set it False, as data.tokenizer.path and a kind of your own have their own rules",
+        )
+        require(
             self.kind not in KINDS or not self.options,
             f"data.tokenizer.options is set but data.tokenizer.kind is {self.kind!r}, whose keys "
             "stand beside it: leave it out",
@@ -188,6 +193,12 @@ class DataConfig(Section, section="data"):
             self.masked == 0.0 or self.side != "both",
             f"data.masked is {self.masked}; what is masked is to be restored, so source and target "
             "are one text: set data.side to source or target",
+        )
+        tokenizer = self.tokenizer
+        require(
+            self.masked == 0.0 or (tokenizer.kind in KINDS and not tokenizer.path),
+            f"data.masked is {self.masked}; masking counts on the pieces of a tokenizer that is "
+            "trained here: leave out data.tokenizer.path, and take bpe or unigram",
         )
         require(
             self.masked == 0.0 or self.tokenizer.sampling == 0.0,

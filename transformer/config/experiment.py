@@ -314,7 +314,16 @@ class Config(Section):
         """
         from transformer.config.parse import from_dict
 
-        return from_dict(experiment if isinstance(experiment, Mapping) else experiment.to_dict())
+        if isinstance(experiment, cls):
+            return experiment
+        if not isinstance(experiment, Mapping) and hasattr(experiment, "to_dict"):
+            experiment = experiment.to_dict()
+        if not isinstance(experiment, Mapping):
+            raise UserError(
+                f"Config.of takes a ConfigDict or nested dicts, no {type(experiment).__name__}: a "
+                "file is read by Config.load"
+            )
+        return from_dict(experiment)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, JSON-ready, as `from_dict` reads them."""

@@ -39,7 +39,7 @@ class TfdsConfig(Section, section="data.tfds"):
 
 def _field(key: str, value: str) -> None:
     require(
-        bool(value.strip()) and value != "0",
+        bool(value.strip()) and not (value.isdecimal() and (len(value) > 6 or int(value) == 0)),
         f"{key} is {value!r}; give the number of a column, from 1, or a name",
     )
 

@@ -128,6 +128,8 @@ def open_regular(path: str | Path, key: str) -> io.FileIO:
         UserError: it is a pipe or a device: it will be read more than once.
         OSError: it cannot be opened.
     """
+    if "\0" in str(path):
+        raise UserError(f"{key} has a NUL in it: {str(path)[:60]!r}; give the path of a file")
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
         raise UserError(

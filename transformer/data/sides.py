@@ -38,11 +38,26 @@ def check_sides(corpus: Corpus, split: str) -> None:
     elif isinstance(corpus, Text):
         if len(corpus.paths(split)) == 2:
             _check_files(corpus, split)
-        elif corpus.source_field == corpus.target_field:
+        elif _is_one_field(corpus, split):
             raise UserError(
-                f"{KEY}.source_field and {KEY}.target_field are both {corpus.source_field!r}: name "
-                f"two, {ALONE}"
+                f"{KEY}.source_field={corpus.source_field} and {KEY}.target_field="
+                f"{corpus.target_field} are one: name two, {ALONE}"
             )
+
+
+def _is_one_field(corpus: Text, split: str) -> bool:
+    """Whether both sides are one column, by whatever names, or one key."""
+    if corpus.source_field == corpus.target_field:
+        return True
+    if corpus.format != "tsv" or not _has_text(*corpus.paths(split)):
+        return False
+    header = next(iter(read_lines(corpus.paths(split)[0], KEY))).split(b"\t")
+    names = [cell.decode("utf-8", "replace").strip() for cell in header]
+    first, second = (
+        int(field) - 1 if field.isdecimal() else names.index(field) if field in names else field
+        for field in corpus.fields
+    )
+    return first == second
 
 
 def _check_files(corpus: Text, split: str) -> None:

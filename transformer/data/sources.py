@@ -5,7 +5,7 @@ and a row of `SOURCES`. One of yours is a class that answers `Corpus`, named in 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -214,15 +214,21 @@ class Checked:
     """A corpus of one's own, of which each pair is looked at: it is another's code."""
 
     name: str
+    options: dict[str, Any]
     corpus: Corpus
 
     def has(self, split: str) -> bool:
         return bool(self.corpus.has(split))
 
     def pairs(self, split: str) -> Iterator[Pair]:
-        for number, pair in enumerate(self.corpus.pairs(split)):
+        pairs = self.corpus.pairs(split)
+        if not isinstance(pairs, Iterable):
+            raise UserError(f"data.source is {self.name!r}, whose pairs({split!r}) gives no pairs")
+        for number, pair in enumerate(pairs):
             if not isinstance(pair, Pair) or not all(isinstance(text, str) for text in pair[:2]):
                 what = "no data.Pair of two texts"
+            elif pair.part != 0:
+                what = "of a part, which only a mixture has"
             elif not all(map(_has_bytes, pair[:2])):
                 what = "text that UTF-8 has no bytes for (half a surrogate pair)"
             else:
@@ -234,10 +240,19 @@ class Checked:
             )
 
     def fingerprint(self, split: str) -> str:
-        return digest("own", self.name, str(self.corpus.fingerprint(split)))
+        fingerprint = self.corpus.fingerprint(split)
+        if not (isinstance(fingerprint, str) and fingerprint):
+            raise UserError(
+                f"data.source is {self.name!r}, whose fingerprint({split!r}) is {fingerprint!r}: "
+                "give text, another one for another text"
+            )
+        return digest("own", self.name, self.options, split, fingerprint)
 
     def origins(self, split: str) -> dict[str, str]:
-        return {str(name): str(where) for name, where in self.corpus.origins(split).items()}
+        origins = self.corpus.origins(split)
+        if not (isinstance(origins, Mapping) and len(origins) == 1):
+            return {self.name: split}
+        return {str(name): str(where) for name, where in origins.items()}
 
 
 def _has_bytes(text: str) -> bool:
@@ -268,7 +283,7 @@ def _open(config: DataConfig | PartConfig) -> Corpus:
     corpus = construct(factory, config.source_options, "data.source_options", name)
     if not isinstance(corpus, Corpus):
         raise UserError(f"data.source is {name!r}, which lacks has, pairs, fingerprint or origins")
-    return Checked(name, corpus)
+    return Checked(name, dict(config.source_options), corpus)
 
 
 def _require_split(corpus: Corpus, split: str, keys: str) -> None:

@@ -11,7 +11,7 @@ Sides = tuple[bytes, bytes]
 
 
 def read_tsv(path: str, fields: tuple[str, str], digests: Digests | None = None) -> Iterator[Sides]:
-    """Yields two columns of a file, separated by tabs; nothing is quoted, empty lines are no rows.
+    """Yields two columns of a file, separated by tabs; nothing is quoted.
 
     Args:
         path: of the file, plain or gzip.
@@ -34,7 +34,9 @@ def read_tsv(path: str, fields: tuple[str, str], digests: Digests | None = None)
                 for field, column in zip(fields, columns, strict=True)
             ]
             names = []
-        elif line:
+        elif not line:
+            yield b"", b""  # an empty pair, so that what follows keeps its place
+        else:
             if max(columns) >= len(cells):
                 has = "one column" if len(cells) == 1 else f"{len(cells)} columns"
                 raise _refusal(path, number, f"has {has}, and no column {max(columns) + 1}")
@@ -44,7 +46,7 @@ def read_tsv(path: str, fields: tuple[str, str], digests: Digests | None = None)
 def read_jsonl(
     path: str, fields: tuple[str, str], digests: Digests | None = None
 ) -> Iterator[Sides]:
-    """Yields two fields of a file with a JSON object on each line; empty lines are none.
+    """Yields two fields of a file with a JSON object on each line; an empty one is an empty pair.
 
     Args:
         path: of the file, plain or gzip.
@@ -58,12 +60,13 @@ def read_jsonl(
     keys = [field.split(".") for field in fields]
     for number, line in enumerate(read_lines(path, KEY, digests), start=1):
         if not line.strip():
+            yield b"", b""
             continue
         try:
             # Bytes that are no UTF-8 stay what they are, to be counted with the text's problems.
             content = json.loads(line.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "too deeply nested")
+            reason = getattr(error, "msg", str(error)[:60] or "too deeply nested")
             raise _refusal(path, number, f"is no JSON ({reason})") from error
         source, target = (_text(content, key, path, number) for key in keys)
         yield source, target
@@ -86,7 +89,7 @@ def _text(content: Any, keys: list[str], path: str, number: int) -> bytes:
 
 
 def _refusal(path: str, number: int, what: str, has: list[str] | None = None) -> UserError:
-    names = ", ".join(map(repr, (has or [])[:8]))
+    names = ", ".join(repr(name[:40]) for name in (has or [])[:8])
     return UserError(
         f"{path}: line {number:,} {what}"
         + (f"; it has {names}" if names else "")

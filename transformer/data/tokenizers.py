@@ -274,6 +274,11 @@ class SentencePieceTokenizer:
             return [UNK]
         return [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in piece.encode()]
 
+    @property
+    def can_sample(self) -> bool:
+        """Whether sentences can be cut at random: by BPE or unigram pieces."""
+        return self._scores[0] in ("bpe", "unigram")
+
     @functools.cached_property
     def _spells(self) -> bool:
         """Whether what has no piece is spelled in bytes."""

@@ -235,9 +235,17 @@ class Translator:
 
     def _sources(self, sentences: Sequence[str | BadLine]) -> list[list[int] | BadLine]:
         """The ids of each sentence with EOS; none where it has no token."""
+        if isinstance(sentences, str):
+            raise UserError("translate takes a list of sentences, not one alone: [sentence]")
         texts = {i: x.strip() for i, x in enumerate(sentences) if not isinstance(x, BadLine)}
         sources: list[list[int] | BadLine]
         sources = [x if isinstance(x, BadLine) else [] for x in sentences]
+        for i in [i for i, text in texts.items() if not text.isascii()]:
+            try:
+                texts[i].encode()
+            except UnicodeEncodeError:
+                del texts[i]
+                sources[i] = BadLine("is not UTF-8 text (half a surrogate pair)")
         for i, ids in zip(texts, self._tokenizer.encode([*texts.values()]), strict=True):
             if len(ids) >= self._shapes.max_length:
                 sources[i] = BadLine(

@@ -3,7 +3,14 @@
 from transformer.evaluation.brackets import BracketScores, score_brackets
 from transformer.evaluation.evaluate import Evaluation, evaluate, evaluate_files
 from transformer.evaluation.perplexity import Likelihood, LikelihoodEvaluator
-from transformer.evaluation.scores import Metric, Scores, measure, named_metrics, score
+from transformer.evaluation.scores import (
+    Metric,
+    Scores,
+    checked_metrics,
+    measure,
+    named_metrics,
+    score,
+)
 
 __all__ = [
     "BracketScores",
@@ -12,6 +19,7 @@ __all__ = [
     "LikelihoodEvaluator",
     "Metric",
     "Scores",
+    "checked_metrics",
     "evaluate",
     "evaluate_files",
     "measure",

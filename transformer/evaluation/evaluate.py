@@ -1,6 +1,7 @@
 """Translates a split of the corpus and scores it: what `transformer evaluate` prints."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Evaluation:
             "perplexity": self.likelihood.perplexity,
             "perplexity_per_word": self.perplexity_per_word,
             **self.scores.as_dict(),
-            **self.measures,
+            **{k: v if math.isfinite(v) else None for k, v in self.measures.items()},
             "word_for_word": self.baseline.as_dict() if self.baseline else None,
             "brackets": self.brackets.as_dict() if self.brackets else None,
         }

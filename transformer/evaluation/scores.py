@@ -1,6 +1,8 @@
 """BLEU and chrF with sacreBLEU's signatures, and exact match: hypotheses against references."""
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +15,60 @@ from transformer.dotted import resolve
 from transformer.errors import UserError
 from transformer.evaluation.bleu_tokenizers import suited
 
+log = logging.getLogger(__name__)
+
+# The names of what is measured anyway, while training and after it.
+OURS = {
+    *("loss", "nll", "perplexity", "perplexity_per_word", "accuracy", "tokens", "split"),
+    *("sentences", "bleu", "bleu_raw", "bleu_signature", "chrf", "chrf_signature", "exact_match"),
+    *("brackets", "word_for_word", "checkpoint", "kind", "step", "samples", "clock"),
+}
+
 # A measure of one's own: of translations and their references; it goes by the function's name.
 Metric = Callable[[Sequence[str], Sequence[str]], float]
 
 
 def named_metrics(names: Sequence[str]) -> list[Metric]:
     """The functions of `evaluation.metrics`. Raises UserError where one is not there."""
-    metrics = [resolve(name, "evaluation.metrics") for name in names]
-    for name, metric in zip(names, metrics, strict=True):
+    return checked_metrics([resolve(name, "evaluation.metrics") for name in names])
+
+
+def checked_metrics(metrics: Any) -> list[Metric]:
+    """The measures, if each is a function with a name of its own.
+
+    Raises:
+        UserError: one is no function, or goes by the name of another or of one of ours.
+    """
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        raise UserError(f"metrics is {metrics!r}; give a list of functions")
+    names: set[str] = set()
+    for metric in metrics:
         if not callable(metric):
-            raise UserError(f"evaluation.metrics has {name!r}, which is no function")
-    return metrics
+            raise UserError(f"metrics has {metric!r}, which is no function")
+        if (name := _name_of(metric)) in OURS | names:
+            raise UserError(
+                f"metrics has two measures called {name!r}, or one of ours: rename the function"
+            )
+        names.add(name)
+    return [*metrics]
 
 
 def measure(
     metrics: Sequence[Metric], translations: Sequence[str], references: Sequence[str]
 ) -> dict[str, float]:
-    """What each measure of one's own says, by its name."""
-    return {_name_of(metric): float(metric(translations, references)) for metric in metrics}
+    """What each measure of one's own says, by its name; not a number where it fails, and why."""
+    values = {}
+    for metric in metrics:
+        name = _name_of(metric)
+        try:
+            values[name] = float(metric([*translations], [*references]))
+        except Exception as error:  # another's code: what was trained must not be lost for it
+            log.warning("the metric %s fails: %s: %s", name, type(error).__name__, error)
+            values[name] = math.nan
+    return values
 
 
-def _name_of(metric: Metric) -> str:
+def _name_of(metric: Any) -> str:
     return getattr(metric, "__name__", type(metric).__name__)
 
 

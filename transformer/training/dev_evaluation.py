@@ -8,6 +8,7 @@ from transformer.evaluation import (
     LikelihoodEvaluator,
     Metric,
     bleu_tokenizers,
+    checked_metrics,
     measure,
     named_metrics,
     score,
@@ -24,7 +25,8 @@ class DevEvaluator:
         self, experiment: Experiment, metrics: Sequence[Metric] = (), loss: Loss | None = None
     ):
         self._experiment = experiment
-        self._metrics = [*named_metrics(experiment.config.evaluation.metrics), *metrics]
+        named = named_metrics(experiment.config.evaluation.metrics)
+        self._metrics = checked_metrics([*named, *metrics])
         self._translates_all = experiment.config.training.eval_bleu or bool(self._metrics)
         self._likelihood = LikelihoodEvaluator(experiment, experiment.store("dev"), loss)
         self._pairs = [pair[:2] for pair in experiment.corpus.pairs("dev")]

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import optax
 
-from transformer import runtime
+from transformer import run_directory, runtime
 from transformer.attention import served
 from transformer.batch import Batch
 from transformer.checkpoints.checkpoints import Checkpoints, open_checkpoints
 from transformer.config import Config
 from transformer.data import Batches, Shape, prefetch
-from transformer.evaluation import Metric
+from transformer.errors import UserError
+from transformer.evaluation import Metric, checked_metrics
 from transformer.experiment import Experiment
 from transformer.losses import PositionLoss, loss_of_positions
 from transformer.runtime import Exit
@@ -65,6 +66,12 @@ def train(
         runtime.prepare()
         experiment = Experiment(experiment, workdir or Path("runs") / experiment.run_name)
     # What can be found wrong without touching the run directory, first.
+    checked_metrics(metrics)
+    for callback in [callbacks] if isinstance(callbacks, Callback) else callbacks:
+        if not isinstance(callback, Callback) or callback is callbacks:
+            raise UserError(f"callbacks has {callback!r}, which is no Callback in a list")
+    if loss is not None and not callable(loss):
+        raise UserError(f"loss is {loss!r}, which is no function of logits and labels")
     config, layout = experiment.config, experiment.layout
     experiment.check_mesh()
     experiment.data.check_corpus()
@@ -76,6 +83,9 @@ def train(
     memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
+        run_directory.require_same(
+            experiment.workdir, "loss", _name_of(loss), "the loss that train was called with"
+        )
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
         if experiment.fit_vocabulary():
@@ -337,6 +347,13 @@ class TrainingLoop:
     def _end(self, *, done: bool) -> None:
         for callback in self._callbacks:
             callback.on_end(self._step, done=done)
+
+
+def _name_of(loss: PositionLoss | None) -> str:
+    """What a run notes of its loss, so that it goes on with no other one."""
+    if loss is None:
+        return "as configured"
+    return getattr(loss, "__qualname__", type(loss).__qualname__)
 
 
 def _feed(
