@@ -26,9 +26,9 @@ def test_a_beam_that_does_not_fit_is_refused_before_anything_is_searched(
 
             return super().jit(traced, **options)
 
-    # 2 sentences of 4 tokens: 2 x 3 x 1,004 tokens written, twice; 2 x 4 of the source, and twice
+    # 2 sentences of 12 tokens: 2 x 3 x 1,012 tokens written, twice; 2 x 12 of the source, and twice
     # its segments; a counter; 2 x 3 x 31 logits.
-    needed = 4 * (2 * 3 * 1_004 * 2 + 2 * 4 * 2 + 1 + 2 * 3 * 31)
+    needed = 4 * (2 * 3 * 1_012 * 2 + 2 * 12 * 2 + 1 + 2 * 3 * 31)
     for there in (needed - 1, needed):
         subject = translator(beam=3, extra_length=1_000, layout=Named.single())
         monkeypatch.setattr(memory, "SMALL", 0)

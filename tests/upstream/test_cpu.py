@@ -123,4 +123,4 @@ main()
     assert "usage: transformer" in told and told.endswith("None\n")
     command = [sys.executable, "-X", "importtime", "-m", "transformer", "--help"]
     started = subprocess.run(command, env=environment, text=True, check=True, capture_output=True)
-    assert started.stderr.count("transformer.runtime") == 2, "it was started anew, once"
+    assert started.stderr.count("transformer.options") == 2, "it was started anew, once"
