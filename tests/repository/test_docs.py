@@ -73,7 +73,7 @@ def commands(content: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_command_has_options_that_exist(page: Path) -> None:
-    """And files: what is run by hand alone cannot name what has gone."""
+    """Its experiment file exists, too: what is run by hand alone cannot name what has gone."""
     parser = command_line(main.COMMANDS)
     for language, content in blocks(page):
         for arguments in commands(content) if language == "sh" else ():

@@ -115,12 +115,12 @@ class CheckedTokenizer:
     def __init__(self, kind: str, tokenizer: Tokenizer):
         self._kind, self._tokenizer = kind, tokenizer
         self.size, own = tokenizer.size, tokenizer.fingerprint
-        self.fingerprint = digest("own tokenizer", kind, own)  # two classes may keep the same bytes
         self.composes = bool(tokenizer.composes)
         if type(self.size) is not int or self.size <= UNK + 1:
             raise UserError(f"{KIND} is {kind!r}, whose size is {self.size!r}, no number above 4")
         if not (isinstance(own, str) and own):
             raise UserError(f"{KIND} is {kind!r}, whose fingerprint is no text")
+        self.fingerprint = digest("own tokenizer", kind, own)  # two classes may keep the same bytes
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         rows = [[*map(operator.index, row)] for row in self._tokenizer.encode(sentences)]
@@ -128,7 +128,7 @@ class CheckedTokenizer:
         if (
             len(rows) != len(sentences)
             or min(ids, default=UNK) < UNK
-            or max(ids, default=0) >= (self.size)
+            or max(ids, default=0) >= self.size
         ):
             raise UserError(
                 f"{KIND} is {self._kind!r}, whose encode gives {len(rows)} rows for "

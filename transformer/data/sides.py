@@ -8,6 +8,7 @@ import stat
 
 from transformer.data.lines import KEY, read_lines
 from transformer.data.sources import Corpus, Mixture, Tfds
+from transformer.data.tables import column_numbers
 from transformer.data.text import Text
 from transformer.errors import UserError
 
@@ -51,13 +52,9 @@ def _is_one_field(corpus: Text, split: str) -> bool:
         return True
     if corpus.format != "tsv" or not _has_text(*corpus.paths(split)):
         return False
-    header = next(iter(read_lines(corpus.paths(split)[0], KEY))).split(b"\t")
-    names = [cell.decode("utf-8", "replace").strip() for cell in header]
-    first, second = (
-        int(field) - 1 if field.isdecimal() else names.index(field) if field in names else field
-        for field in corpus.fields
-    )
-    return first == second
+    header = next(read_lines(corpus.paths(split)[0], KEY), b"")
+    first, second = column_numbers(corpus.fields, header)
+    return first is not None and first == second
 
 
 def _check_files(corpus: Text, split: str) -> None:

@@ -21,26 +21,35 @@ def read_tsv(path: str, fields: tuple[str, str], digests: Digests | None = None)
     Raises:
         UserError: the file cannot be read, or a line lacks a column.
     """
-    columns = [int(field) - 1 if field.isdecimal() else -1 for field in fields]
-    names = [field for field, column in zip(fields, columns, strict=True) if column < 0]
-    for number, line in enumerate(read_lines(path, KEY, digests), start=1):
+    lines = enumerate(read_lines(path, KEY, digests), start=1)
+    header = b"" if all(map(str.isdecimal, fields)) else next(lines, (1, b""))[1]
+    columns = []
+    for field, column in zip(fields, column_numbers(fields, header), strict=True):
+        if column is None:
+            raise _refusal(path, 1, f"has no column {field!r}", _names(header))
+        columns.append(column)
+    for number, line in lines:
         cells = line.split(b"\t")
-        if names:
-            header = [cell.decode("utf-8", "replace").strip() for cell in cells]
-            if missing := [name for name in names if name not in header]:
-                raise _refusal(path, number, f"has no column {missing[0]!r}", header)
-            columns = [
-                header.index(field) if column < 0 else column
-                for field, column in zip(fields, columns, strict=True)
-            ]
-            names = []
-        elif not line:
+        if not line:
             yield b"", b""  # an empty pair, so that what follows keeps its place
+        elif max(columns) >= len(cells):
+            has = "one column" if len(cells) == 1 else f"{len(cells)} columns"
+            raise _refusal(path, number, f"has {has}, and no column {max(columns) + 1}")
         else:
-            if max(columns) >= len(cells):
-                has = "one column" if len(cells) == 1 else f"{len(cells)} columns"
-                raise _refusal(path, number, f"has {has}, and no column {max(columns) + 1}")
             yield cells[columns[0]], cells[columns[1]]
+
+
+def column_numbers(fields: tuple[str, str], header: bytes) -> list[int | None]:
+    """The columns of source and target, from 0; None where a file's first line has no such name."""
+    names = _names(header)
+    return [
+        int(field) - 1 if field.isdecimal() else names.index(field) if field in names else None
+        for field in fields
+    ]
+
+
+def _names(header: bytes) -> list[str]:
+    return [cell.decode("utf-8", "replace").strip() for cell in header.split(b"\t")]
 
 
 def read_jsonl(

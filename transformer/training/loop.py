@@ -67,9 +67,8 @@ def train(
         experiment = Experiment(experiment, workdir or Path("runs") / experiment.run_name)
     # What can be found wrong without touching the run directory, first.
     checked_metrics(metrics)
-    for callback in [callbacks] if isinstance(callbacks, Callback) else callbacks:
-        if not isinstance(callback, Callback) or callback is callbacks:
-            raise UserError(f"callbacks has {callback!r}, which is no Callback in a list")
+    if not isinstance(callbacks, Sequence) or not all(isinstance(c, Callback) for c in callbacks):
+        raise UserError(f"callbacks is {callbacks!r}; give a list of training.Callback")
     if loss is not None and not callable(loss):
         raise UserError(f"loss is {loss!r}, which is no function of logits and labels")
     config, layout = experiment.config, experiment.layout
@@ -84,7 +83,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.claim())
         run_directory.require_same(
-            experiment.workdir, "loss", _name_of(loss), "the loss that train was called with"
+            experiment.workdir, "loss", _loss_name(loss), "the loss that train was called with"
         )
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
@@ -349,7 +348,7 @@ class TrainingLoop:
             callback.on_end(self._step, done=done)
 
 
-def _name_of(loss: PositionLoss | None) -> str:
+def _loss_name(loss: PositionLoss | None) -> str:
     """What a run notes of its loss, so that it goes on with no other one."""
     if loss is None:
         return "as configured"
