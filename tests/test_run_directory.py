@@ -14,7 +14,7 @@ CONFIG = from_dict(get_config().to_dict())
 
 
 def begin(workdir: Path) -> None:
-    with run_directory.claim(workdir, CONFIG):
+    with run_directory.acquire(workdir, CONFIG):
         pass
 
 

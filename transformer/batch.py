@@ -2,7 +2,7 @@
 
 A segment is a sentence within a row: 1, 2, 3 ... in packed rows, all 1 in padded ones; 0 marks
 padding. Segments, not token ids, say what padding is; positions count from 0 within a segment.
-(*B: an accumulated batch has an axis of parts before its rows.)
+(*B: an accumulated batch has an axis of microbatches before its rows.)
 
 One packed row, two sentences (source `a b </s>`, `c </s>`; target `x </s>`, `y z </s>`):
 

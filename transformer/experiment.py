@@ -53,9 +53,9 @@ class Experiment:
             ) from error
         return cls(from_dict(merged(tree, changes)), folder)
 
-    def claim(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the run directory this experiment's, and holds it; see `run_directory.claim`."""
-        return run_directory.claim(self.workdir, self.config)
+    def acquire(self) -> contextlib.AbstractContextManager[None]:
+        """Makes the run directory this experiment's, and holds it; see `run_directory.acquire`."""
+        return run_directory.acquire(self.workdir, self.config)
 
     @cached_property
     def layout(self) -> Layout:
@@ -82,18 +82,20 @@ class Experiment:
         if self.config.data.batching == "packed":
             lengths.append("packed_length")
         for name in ("row_multiple", *lengths):
-            axis, parts = "length", 1
+            axis, microbatches, each = "length", 1, ""
             if name == "row_multiple":
-                axis, parts = "row", self.config.training.accumulate
+                axis, microbatches = "row", self.config.training.accumulate
             key = f"data.{name}"
             multiple = getattr(self.config.data, name)
             split = self.layout.split("batch" if axis == "row" else "length")
-            if multiple % (split * parts):
-                pieces = f" in each of training.accumulate = {parts} parts" if parts > 1 else ""
+            if microbatches > 1:
+                each = f" in each of training.accumulate = {microbatches} microbatches"
+            least = split * microbatches
+            if multiple % least:
                 raise UserError(
-                    f"the mesh splits {axis}s over {split} devices{pieces}, which does not divide "
-                    f"{key} = {multiple}: set {key} to a multiple of {split * parts}, or the mesh "
-                    f"so that it splits them over a divisor of {multiple // parts}"
+                    f"the mesh splits {axis}s over {split} devices{each}, which does not divide "
+                    f"{key} = {multiple}: set {key} to a multiple of {least}, or the mesh "
+                    f"so that it splits them over a divisor of {multiple // microbatches}"
                 )
 
     @cached_property

@@ -87,7 +87,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: Config) -> Iterator[None]:
+def acquire(workdir: Path, config: Config) -> Iterator[None]:
     """Makes a directory the run of this configuration, or checks that it is, and holds it.
 
     Raises:
@@ -101,7 +101,7 @@ def claim(workdir: Path, config: Config) -> Iterator[None]:
         installed = machine.describe_software()
         distributed.agree("installation", installed, "install the same on all machines")
     with contextlib.ExitStack() as stack:
-        distributed.first_then_all("claim", lambda: _claim(workdir, mine, stack))
+        distributed.first_then_all("acquire", lambda: _acquire(workdir, mine, stack))
         distributed.agree(
             "folder", _owner(workdir), f"--workdir={workdir} must be one that all processes share"
         )
@@ -116,14 +116,14 @@ def _owner(workdir: Path) -> str:
         return ""
 
 
-def _claim(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
+def _acquire(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
     path = workdir / "config.json"
     if not path.exists() and not _is_empty(workdir):
         raise UserError(
             f"{workdir} exists and is no run directory (no config.json): take another --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(held(workdir))
+    stack.enter_context(lock(workdir))
     if has_checkpoints(workdir):
         _refuse_differences(workdir, mine)
     else:  # it never came to a checkpoint: nothing is lost by starting anew
@@ -154,7 +154,7 @@ def _is_empty(workdir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path) -> Iterator[None]:
     """Holds a directory until this process is done with it, or dead.
 
     Raises:

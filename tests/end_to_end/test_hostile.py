@@ -81,7 +81,7 @@ def state(step: int) -> TrainState:
 def train(experiment: Experiment) -> Exit:
     """A training's files without its work: goes on from the newest checkpoint to step 20."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(experiment.claim())
+        stack.enter_context(experiment.acquire())
         experiment.store("train")
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)

@@ -21,10 +21,10 @@ def test_a_report_from_before_a_key_is_gone_on_with(tmp_path: Path) -> None:
     other = {**ROW, "evaluation": {"bleu_tokenizer": "zh"}}
     with (
         pytest.raises(UserError, match=r"another report, whose rows.a.evaluation differ"),
-        folder.claim(tmp_path, "rows.json", {"rows": {"a": other}}, ()),
+        folder.acquire(tmp_path, "rows.json", {"rows": {"a": other}}, ()),
     ):
         pass
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder.signal, "signal", lambda *_: None)
-        with folder.claim(tmp_path, "rows.json", {"rows": {"a": ROW}}, ()):
+        with folder.acquire(tmp_path, "rows.json", {"rows": {"a": ROW}}, ()):
             assert "evaluation" in (tmp_path / "rows.json").read_text()

@@ -239,7 +239,7 @@ class Config(Section):
         require(
             self.data.row_multiple % self.training.accumulate == 0,
             f"training.accumulate is {self.training.accumulate}, which does not divide "
-            f"data.row_multiple = {self.data.row_multiple}: batches cannot be cut in equal parts",
+            f"data.row_multiple = {self.data.row_multiple}: no microbatches of equal size",
         )
         require(
             self.model.width_scaling != "mup" or self.optimizer.name in SCALE_FREE,

@@ -30,7 +30,7 @@ class TrainingConfig(Section, section="training"):
     loss_chunks: int = positive(8)
     """The output projection runs in this many pieces of the target length."""
     accumulate: int = positive(1)
-    """Gradient accumulation: equal parts of a batch computed one after another."""
+    """Gradient accumulation: equal microbatches of a batch, computed one after another."""
     clip_norm: float = not_negative(0.0)
     """Gradient clipping: the global norm at most; 0: none."""
     ema_decay: float = fraction(0.0)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def claim(
+def acquire(
     workdir: Path, name: str, config: dict[str, Any], may_change: Sequence[str]
 ) -> Iterator[None]:
     """Makes a folder the report's of this configuration, or checks that it is, and holds it.
@@ -43,7 +43,7 @@ def claim(
     path = workdir / name
     _refuse_another(path, config, may_change)
     workdir.mkdir(parents=True, exist_ok=True)
-    with run_directory.held(workdir):
+    with run_directory.lock(workdir):
         files.write_json(path, config)
         for number in runtime.stop_signals():
             signal.signal(number, lambda *_: os._exit(Exit.PREEMPTED))

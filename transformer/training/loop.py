@@ -81,7 +81,7 @@ def train(
     program = build(model=experiment.model)
     memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(experiment.claim())
+        stack.enter_context(experiment.acquire())
         run_directory.require_same(
             experiment.workdir, "loss", _loss_name(loss), "the loss that train was called with"
         )

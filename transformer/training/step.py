@@ -54,19 +54,19 @@ def gradients(
 ) -> tuple[Params, LossSums]:
     """d(mean loss)/d(params) over the whole batch, and the sums it came from.
 
-    Gradient accumulation: the batch is cut in equal parts, computed one after another; the mean is
-    taken over all of them at the end, so the result is that of the batch in one piece (dropout's
-    draws apart).
+    Gradient accumulation: the batch is cut in equal microbatches, computed one after another; the
+    mean is taken over all of them at the end, so the result is that of the batch in one piece
+    (dropout's draws apart).
     """
 
-    def part(micro: Batch, number: Any) -> tuple[Params, LossSums]:
+    def of_microbatch(microbatch: Batch, number: Any) -> tuple[Params, LossSums]:
         key = rng.key(state.seed, Stream.DROPOUT, state.step, number)
 
         def total(params: Params) -> tuple[Array, LossSums]:
             params = gather_tables(params, compute_dtype(model.config))
             sums = batch_loss(
                 functools.partial(model.apply, {"params": params}),
-                micro,
+                microbatch,
                 loss or cross_entropy(config.label_smoothing, config.z_loss),
                 chunks=config.loss_chunks,
                 shards=current().split("length"),
@@ -78,22 +78,22 @@ def gradients(
         return grads, sums
 
     if config.accumulate == 1:
-        grads, sums = part(batch, 0)
+        grads, sums = of_microbatch(batch, 0)
     else:
-        parts = jax.tree.map(lambda x: _cut(x, config.accumulate), batch)
+        microbatches = jax.tree.map(lambda x: _cut(x, config.accumulate), batch)
 
         def add(total: Any, numbered: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, part(*numbered)), None
+            return jax.tree.map(jnp.add, total, of_microbatch(*numbered)), None
 
         zero = (jax.tree.map(jnp.zeros_like, state.params), LossSums.zero())
-        (grads, sums), _ = jax.lax.scan(add, zero, (parts, jnp.arange(config.accumulate)))
+        (grads, sums), _ = jax.lax.scan(add, zero, (microbatches, jnp.arange(config.accumulate)))
     scale = 1.0 / jnp.maximum(sums.weight, 1.0)
     return jax.tree.map(lambda g: g * scale, grads), sums
 
 
-def _cut(x_B: Array, parts: int) -> Array:
-    """[B, ...] → [parts, B / parts, ...]; every part takes its rows from every device's share."""
-    return jnp.moveaxis(x_B.reshape(x_B.shape[0] // parts, parts, *x_B.shape[1:]), 1, 0)
+def _cut(x_B: Array, count: int) -> Array:
+    """[B, ...] → [count, B / count, ...]; each has rows of every device's share."""
+    return jnp.moveaxis(x_B.reshape(x_B.shape[0] // count, count, *x_B.shape[1:]), 1, 0)
 
 
 def make_train_step(

@@ -38,7 +38,7 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
             f"budget is 'minutes' but there are {jax.device_count()} devices: speed is measured on "
             "one, so show one (JAX_NUM_CPU_DEVICES=1, CUDA_VISIBLE_DEVICES=0), or take another"
         )
-    with folder.claim(workdir, FILE, config.as_dict(), MAY_CHANGE):
+    with folder.acquire(workdir, FILE, config.as_dict(), MAY_CHANGE):
         # Widths that the budget changes, before speed is measured; updates, after it.
         groups = {"translation": config.translation}
         groups |= {f"recall.{task}": group for task, group in config.recall.items()}

@@ -42,7 +42,7 @@ def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir
         name: without(config.as_dict(), PLACEMENT_KEYS) for name, config in configs.items()
     }
     published = {name: row.published for name, (_, row) in rows.items()}
-    with folder.claim(workdir, FILE, {"rows": described}, ()):
+    with folder.acquire(workdir, FILE, {"rows": described}, ()):
         runs = [
             Run("table3", name, seed, config, workdir)
             for seed in seeds
