@@ -279,6 +279,14 @@ def test_json_lines_by_key(tmp_path):
         Pair("caf\ufffd", "coffee", Problem.NOT_UTF8),
         Pair("\ufffd\ufffd\ufffd x\ny", "half", Problem.NOT_UTF8 | Problem.CONTROL_CHARACTERS),
     ]
+    dotted = both(
+        tmp_path,
+        b'{"t.es": "x", "t": {"es": "y"}, "en": "z"}',
+        format="jsonl",
+        source_field="t.es",
+        target_field="en",
+    )
+    assert [pair.source for pair in dotted.pairs("train")] == ["x"]
     other = both(tmp_path, JSON, format="jsonl", source_field="en", target_field="t.es")
     assert other.fingerprint("train") != corpus.fingerprint("train")
 
@@ -289,6 +297,11 @@ def test_json_lines_by_key(tmp_path):
         (b"a\tb\nc\n", {}, "line 2 has one column, and no column 2"),
         (b"a\tb\n", {"target_field": "3"}, "line 1 has 2 columns, and no column 3"),
         (b"a\tb\n", {"target_field": "en"}, "line 1 has no column 'en'; it has 'a', 'b'"),
+        (
+            b"en\ten\tes\n",
+            {"source_field": "en", "target_field": "es"},
+            "line 1 has several columns 'en'; give a number",
+        ),
         (b"{", {"format": "jsonl"}, "line 1 is no JSON (Expecting property name"),
         (b"[" * 9999, {"format": "jsonl"}, "line 1 is no JSON"),
         (b"[1]", {"format": "jsonl"}, "line 1 has no field '1'"),

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from tests.support.tiny import get_config
 from transformer.config import from_dict
+from transformer.errors import UserError
 from transformer.experiment import Experiment
 from transformer.runtime import Exit
 from transformer.training import Callback, program, train
@@ -85,6 +86,9 @@ def test_callbacks_and_metrics_of_ones_own_are_called(
     (line,) = (x for x in map(json.loads, lines(tmp_path)) if x["kind"] == "eval")
     assert line["first_letters"] == 7.0 and line["ne"] == 1.0
     assert line["loss"] == pytest.approx(3.0) and line["nll"] > 4.0
+    for name in ("loss", "optimizer"):
+        with pytest.raises(UserError, match=f"the {name} is not the one that the run in"):
+            train(config, tmp_path / "run", **options | {name: None})
 
 
 def lines(folder: Path) -> list[str]:

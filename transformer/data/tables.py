@@ -27,6 +27,8 @@ def read_tsv(path: str, fields: tuple[str, str], digests: Digests | None = None)
     for field, column in zip(fields, column_numbers(fields, header), strict=True):
         if column is None:
             raise _refusal(path, 1, f"has no column {field!r}", _names(header))
+        if not field.isdecimal() and _names(header).count(field) > 1:
+            raise _refusal(path, 1, f"has several columns {field!r}; give a number", _names(header))
         columns.append(column)
     for number, line in lines:
         cells = line.split(b"\t")
@@ -59,7 +61,8 @@ def read_jsonl(
 
     Args:
         path: of the file, plain or gzip.
-        fields: of source and target; "translation.en" is the field "en" of "translation".
+        fields: of source and target; "translation.en" is the field "en" of "translation", unless
+            a line has a field of this very name.
         digests: what the file must hold.
 
     Raises:
@@ -82,6 +85,8 @@ def read_jsonl(
 
 
 def _text(content: Any, keys: list[str], path: str, number: int) -> bytes:
+    if isinstance(content, dict) and (whole := ".".join(keys)) in content:
+        keys = [whole]
     for depth, key in enumerate(keys):
         if not isinstance(content, dict) or key not in content:
             what = ".".join(keys[: depth + 1])

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,10 @@ def train(
     memory.refuse_too_large(program.factory.abstract)
     with contextlib.ExitStack() as stack:
         stack.enter_context(experiment.acquire())
-        run_directory.require_same(
-            experiment.workdir, "loss", _loss_name(loss), "the loss that train was called with"
-        )
+        for name, given in (("loss", loss), ("optimizer", optimizer and optimizer.update)):
+            run_directory.require_same(
+                experiment.workdir, name, _name(given), f"the {name} that train was called with"
+            )
         checkpoints = open_checkpoints(experiment)
         stack.callback(checkpoints.close)
         if experiment.fit_vocabulary():
@@ -348,11 +349,11 @@ class TrainingLoop:
             callback.on_end(self._step, done=done)
 
 
-def _loss_name(loss: PositionLoss | None) -> str:
-    """What a run notes of its loss, so that it goes on with no other one."""
-    if loss is None:
+def _name(given: Callable[..., Any] | None) -> str:
+    """What a run notes of a loss or an optimizer, so that it goes on with no other one."""
+    if given is None:
         return "as configured"
-    return getattr(loss, "__qualname__", type(loss).__qualname__)
+    return getattr(given, "__qualname__", type(given).__qualname__)
 
 
 def _feed(
