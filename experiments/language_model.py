@@ -53,6 +53,7 @@ def smoke(config: ConfigDict) -> None:
     """Of base.py, and passages of two lines in place of its corpus."""
     base.smoke(config)
     config.data.source = "files"
+    config.data.tokenizer.vocab_size = 600  # for some 140 letters, beside 260 bytes and the like
     config.data.files.lines = 2
     config.data.files.prompt_lines = 1
     config.data.files.dev_size = config.data.files.test_size = 64

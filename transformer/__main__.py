@@ -98,6 +98,15 @@ def _what_next(config: str, workdir: Path) -> str:
     return f"{note}next: transformer evaluate {where}, transformer translate {where} < FILE"
 
 
+def copy(options: argparse.Namespace) -> Exit:
+    runtime.prepare()
+    from transformer.copying import copy as copy_run
+
+    size = copy_run(options.source, options.target)
+    print(f"{options.target} is whole: {size:,} bytes", file=sys.stderr)
+    return Exit.DONE
+
+
 def evaluate(options: argparse.Namespace) -> Exit:
     run = _open_run(options)
     from transformer.files import write_json
@@ -229,7 +238,7 @@ def _print(text: str) -> None:
     streams.output(f"{text}\n")
 
 
-COMMANDS = (train, evaluate, translate, attention, verify, compare, table3, params)
+COMMANDS = (train, evaluate, translate, attention, verify, compare, table3, params, copy)
 
 if __name__ == "__main__":
     console()

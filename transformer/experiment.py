@@ -28,7 +28,7 @@ class Experiment:
 
     def __init__(self, config: Config, workdir: str | os.PathLike[str]):
         self.config = config
-        self.workdir = files.local_path(workdir)
+        self.workdir = files.any_path(os.fspath(workdir))
 
     @classmethod
     def open(cls, workdir: str | os.PathLike[str], **changes: Any) -> "Experiment":
@@ -42,7 +42,7 @@ class Experiment:
             UserError: there is no run in that directory, its configuration is damaged, or a change
                 cannot work.
         """
-        folder = files.local_path(workdir)
+        folder = files.any_path(os.fspath(workdir))
         tree = run_directory.read_config(folder)
         try:
             from_dict(tree)

@@ -1,9 +1,9 @@
-"""Files that stand on disk whole or not at all, whenever the process or the machine dies."""
+"""Files that are there whole or not at all, whenever the process or the machine dies."""
 
 import contextlib
 import fcntl
 import glob
-import json
+import io
 import os
 import re
 import shutil
@@ -13,10 +13,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from transformer import streams
+from transformer.checked_json import Damaged as Damaged
+from transformer.checked_json import as_json, parse_json
 from transformer.errors import UserError
+from transformer.storage import BucketPath, bucket_path, is_address
 
-NESTED = 64  # lists and objects within each other: none of ours comes near
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3|az|abfs|hf|hdfs|https?|file):/")
+AnyPath = Path | BucketPath  # of a disk, or in a bucket
+
 # Where there are no locks: seconds after which what is unfinished is nobody's work any more.
 ABANDONED = 7 * 86_400
 JUST_MADE = 5.0  # seconds in which a living process comes to hold what it has made
@@ -30,7 +34,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         UserError: it is the address of something else. As a `Path` it would be a folder "gs:".
     """
     text = os.fspath(path)
-    if SCHEME.match(text):
+    if is_address(text):
         raise UserError(
             f"{text} is no folder or file of a disk: give one that all processes of the run share "
             "(of a bucket, where it is mounted)"
@@ -38,11 +42,19 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-class Damaged(ValueError):
-    """A file does not hold what was written there; the text says what is wrong with it."""
+def any_path(path: str | os.PathLike[str]) -> AnyPath:
+    """A path on a disk, or of a folder in a bucket: `gs://bucket/runs/base`.
+
+    Raises:
+        UserError: it is the address of something else.
+    """
+    if isinstance(path, BucketPath):
+        return path
+    text = os.fspath(path)
+    return bucket_path(text) if is_address(text) else Path(text)
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
+def read_json(path: AnyPath, kind: type = dict) -> Any:
     """A JSON file that this package wrote, an object or (`kind=list`) a list.
 
     Raises:
@@ -52,29 +64,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return parse_json(path.read_bytes(), kind)
 
 
-def parse_json(content: bytes, kind: type = dict) -> Any:
-    """An object or a list in UTF-8 JSON. Raises Damaged where it is something else."""
-    try:
-        value = json.loads(content)
-    except RecursionError:
-        raise Damaged("it is nested too deeply") from None
-    except ValueError as error:
-        raise Damaged(f"it is no JSON: {error}") from error
-    if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list"}
-        raise Damaged(f"it holds {type(value).__name__}, not {names[kind]}")
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > NESTED:
-            raise Damaged("it is nested too deeply")
-        inner = (x.values() if isinstance(x, dict) else x for x in level)
-        level = [x for items in inner for x in items if isinstance(x, dict | list)]
-    return value
-
-
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: AnyPath) -> Iterator[IO[bytes]]:
     """Opens a file to be written, which takes its name and its place only when it is complete.
 
     Its content is on disk before its name is, and the name when this returns. Any number of
@@ -83,6 +74,11 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: it cannot be written, and names the path; what stood there stands there still.
     """
+    if isinstance(path, BucketPath):
+        content = io.BytesIO()
+        yield content
+        path.write_bytes(content.getvalue())
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _discard_dead(leftovers(path))  # of this path alone: the folder may be anybody's
@@ -212,25 +208,45 @@ def is_read(folder: Path) -> bool:
     return False
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: AnyPath, content: bytes | str) -> None:
     """Writes a file whole or not at all; text as UTF-8."""
     with whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: AnyPath, content: Any) -> None:
     """Writes indented JSON whole or not at all."""
     write(path, as_json(content, indent=2) + "\n")
 
 
-def as_json(content: Any, **options: Any) -> str:
-    """JSON that UTF-8 can hold: a name of a file that is no text is written with escapes."""
-    text = json.dumps(content, ensure_ascii=False, **options)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(content, **options)
-    return text
+class Appending:
+    """A file that lines are added to, each at once: a killed process leaves at most one cut.
+
+    In a bucket others see lines some seconds later; the next checkpoint is never seen before them.
+    """
+
+    def __init__(self, path: AnyPath):
+        self.path = path
+        self._file = None if isinstance(path, BucketPath) else path.open("ab", buffering=0)
+
+    def write(self, content: bytes) -> None:
+        with streams.naming(str(self.path)):
+            if isinstance(self.path, BucketPath):
+                self.path.append(content)
+            elif self._file:
+                self._file.write(content)
+
+    def sync(self) -> None:
+        """Returns when what was written outlasts the machine; in a bucket, see above."""
+        if self._file:
+            with streams.naming(str(self.path)):
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if isinstance(self.path, BucketPath):
+            self.path.root.publish()
+        elif self._file:
+            self._file.close()
 
 
 def leftovers(path: Path) -> Iterator[Path]:

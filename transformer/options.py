@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer import streams
-from transformer.files import local_path
+from transformer.files import any_path, local_path
 from transformer.runtime import Exit
 
 CONFIG_HELP = """
@@ -80,7 +80,7 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     _add_config(sub)
     sub.add_argument(
         "--workdir",
-        type=local_path,
+        type=any_path,
         help="the run's directory: made where it is not there, gone on with where it is "
         "(default: runs/NAME, NAME being config.name or a hash of the configuration)",
     )
@@ -140,7 +140,7 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     _add_config(sub)
     sub.add_argument(
         "--workdir",
-        type=local_path,
+        type=any_path,
         default=Path("runs/compare"),
         help="made where it is not there, gone on with where it is (default: runs/compare)",
     )
@@ -162,10 +162,16 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=_positive, default=2, help="of each row (default: 2)")
     sub.add_argument(
         "--workdir",
-        type=local_path,
+        type=any_path,
         default=Path("runs/table3"),
         help="made where it is not there, gone on with where it is (default: runs/table3)",
     )
+
+    sub = command("copy", "copy a run directory whole, to a disk or into a bucket")
+    sub.add_argument(
+        "--from", dest="source", type=any_path, required=True, help="the run's directory"
+    )
+    sub.add_argument("--to", dest="target", type=any_path, required=True, help="where none is yet")
 
     sub = command("params", "count an experiment's parameters and FLOPs", CONFIG_HELP)
     _add_config(sub)
@@ -185,7 +191,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=local_path, required=True, help="the run's directory")
+    parser.add_argument("--workdir", type=any_path, required=True, help="the run's directory")
     parser.add_argument(
         "--checkpoint",
         default="average",

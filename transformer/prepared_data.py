@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 class PreparedData:
     """What one configuration reads, in one run directory; each part is made when first used."""
 
-    def __init__(self, config: Config, workdir: Path):
+    def __init__(self, config: Config, workdir: files.AnyPath):
         self._config, self._workdir = config, workdir
         self._fingerprints: dict[str, str] = {}
 
@@ -105,7 +105,7 @@ class PreparedData:
             )
         return tokenizer
 
-    def _make_tokenizer(self, path: Path, corpus: str) -> None:
+    def _make_tokenizer(self, path: files.AnyPath, corpus: str) -> None:
         if path.exists():
             return
         if run_directory.has_checkpoints(self._workdir):
@@ -122,7 +122,7 @@ class PreparedData:
         else:
             self._train_tokenizer(path, corpus)
 
-    def _train_tokenizer(self, path: Path, corpus: str) -> None:
+    def _train_tokenizer(self, path: files.AnyPath, corpus: str) -> None:
         options = dataclasses.asdict(self._config.data.tokenizer)
         for key in ("sampling", "options", "path"):  # which are of encoding, or of others
             del options[key]

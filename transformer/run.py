@@ -11,10 +11,9 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from transformer import runtime
+from transformer import files, runtime
 from transformer.checkpoints import load_params
 from transformer.config import Config
 from transformer.data import Tokenizer
@@ -54,7 +53,7 @@ class Run:
         self.experiment, self.params, self.checkpoint = experiment, params, checkpoint
 
     @property
-    def workdir(self) -> Path:
+    def workdir(self) -> files.AnyPath:
         return self.experiment.workdir
 
     @property

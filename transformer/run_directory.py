@@ -19,7 +19,6 @@ import fcntl
 import logging
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from transformer import distributed, machine
@@ -27,8 +26,9 @@ from transformer.config import Config, is_default
 from transformer.config.experiment import CACHES, PLACEMENT_KEYS
 from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
-from transformer.files import Damaged, leftovers, read_json, write_json
+from transformer.files import AnyPath, Damaged, leftovers, read_json, write_json
 from transformer.nested import differences, matches, value_at, without
+from transformer.storage import BucketPath, owning
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ MAY_CHANGE = (
 ADDED_LATER = ("evaluation",)  # sections that old runs lack
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
+def read_config(workdir: AnyPath) -> dict[str, Any]:
     """The resolved configuration that a run directory holds.
 
     Raises:
@@ -87,7 +87,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def acquire(workdir: Path, config: Config) -> Iterator[None]:
+def acquire(workdir: AnyPath, config: Config) -> Iterator[None]:
     """Makes a directory the run of this configuration, or checks that it is, and holds it.
 
     Raises:
@@ -108,15 +108,18 @@ def acquire(workdir: Path, config: Config) -> Iterator[None]:
         yield
 
 
-def _owner(workdir: Path) -> str:
+def _owner(workdir: AnyPath) -> str:
     """What the holder of a directory wrote into its lock: another for each; "" where none is."""
+    if isinstance(workdir, BucketPath):
+        owner = workdir.root.manifest(fresh=not distributed.is_first()).owner
+        return owner.id if owner else ""
     try:
         return (workdir / LOCK).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _acquire(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
+def _acquire(workdir: AnyPath, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
     path = workdir / "config.json"
     if not path.exists() and not _is_empty(workdir):
         raise UserError(
@@ -139,14 +142,16 @@ def _acquire(workdir: Path, mine: dict[str, Any], stack: contextlib.ExitStack) -
     write_json(starts, [*before, machine.describe()])
 
 
-def has_checkpoints(workdir: Path) -> bool:
+def has_checkpoints(workdir: AnyPath) -> bool:
     """Whether a run has come so far that its directory holds something of value."""
     folder = workdir / "checkpoints"
     return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
 
 
-def _is_empty(workdir: Path) -> bool:
+def _is_empty(workdir: AnyPath) -> bool:
     """Whether a folder holds nothing but what a start leaves that was killed early."""
+    if isinstance(workdir, BucketPath):
+        return not workdir.exists() and not workdir.root.is_foreign()
     if not workdir.exists():
         return True
     ours = {workdir / LOCK, *leftovers(workdir / "config.json")}
@@ -154,12 +159,16 @@ def _is_empty(workdir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: AnyPath) -> Iterator[None]:
     """Holds a directory until this process is done with it, or dead.
 
     Raises:
         UserError: another process holds it.
     """
+    if isinstance(workdir, BucketPath):
+        with owning(workdir.root):
+            yield
+        return
     with (workdir / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,7 +183,16 @@ def lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
+def require_held(workdir: AnyPath) -> None:
+    """Raises UserError where another process has taken over a directory in a bucket.
+
+    It asks no store: signs of life, and whatever is written, have noticed.
+    """
+    if isinstance(workdir, BucketPath):
+        workdir.root.require_own()
+
+
+def _refuse_differences(workdir: AnyPath, mine: dict[str, Any]) -> None:
     theirs = read_config(workdir)
     differ = [
         key
@@ -195,7 +213,7 @@ def _refuse_differences(workdir: Path, mine: dict[str, Any]) -> None:
 
 
 def require_same(
-    workdir: Path, name: str, fingerprint: str, what: str, *, note: bool = True
+    workdir: AnyPath, name: str, fingerprint: str, what: str, *, note: bool = True
 ) -> None:
     """Notes what the content of something was, or refuses one that has changed since.
 
@@ -215,7 +233,7 @@ def require_same(
     )
 
 
-def _compare(workdir: Path, name: str, fingerprint: str, what: str, note: bool) -> None:
+def _compare(workdir: AnyPath, name: str, fingerprint: str, what: str, note: bool) -> None:
     path = workdir / "corpus.json"
     try:
         known = read_json(path) if path.exists() else {}
@@ -233,7 +251,7 @@ def _compare(workdir: Path, name: str, fingerprint: str, what: str, note: bool) 
         )
 
 
-def choose(workdir: Path, name: str, make: Callable[[], Any]) -> Any:
+def choose(workdir: AnyPath, name: str, make: Callable[[], Any]) -> Any:
     """What a run chose when it was first asked; `make` says what, JSON-ready, and it is kept.
 
     Raises:
@@ -248,7 +266,7 @@ def choose(workdir: Path, name: str, make: Callable[[], Any]) -> Any:
     return chosen(workdir)[name]
 
 
-def chosen(workdir: Path) -> dict[str, Any]:
+def chosen(workdir: AnyPath) -> dict[str, Any]:
     """What a run has chosen so far, by name. Raises UserError where it is damaged."""
     path = workdir / CHOICES
     try:

@@ -72,7 +72,7 @@ def prepare() -> None:
     for noisy in ("jax", "matplotlib", "tensorflow_datasets"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # A checkpoint that cannot be written or read is our one line to say; Orbax logs pages of it.
-    for noisy in ("absl", "orbax", "asyncio"):
+    for noisy in ("absl", "orbax", "asyncio", "gcsfs", "s3fs", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     default = sys.unraisablehook
     sys.unraisablehook = lambda args: None if _is_orphaned(args.exc_value) else default(args)

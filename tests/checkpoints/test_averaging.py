@@ -49,7 +49,7 @@ def retire(monkeypatch: pytest.MonkeyPatch, folder: Path, *steps: int) -> None:
 def test_a_reader_looks_again_where_a_checkpoint_has_gone(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retire(monkeypatch, experiment.workdir / "checkpoints", 120)
+    retire(monkeypatch, Path(experiment.workdir) / "checkpoints", 120)
     which = load_params(experiment)[1]
     assert which == "the mean of 2 checkpoints, steps 60 to 180"
 
@@ -57,7 +57,7 @@ def test_a_reader_looks_again_where_a_checkpoint_has_gone(
 def test_a_step_that_was_asked_for_and_has_gone_is_named(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retire(monkeypatch, experiment.workdir / "checkpoints", 120)
+    retire(monkeypatch, Path(experiment.workdir) / "checkpoints", 120)
     with pytest.raises(UserError, match="no checkpoint '120': it has average, last and steps 60"):
         load_params(experiment, "120")
 

@@ -14,23 +14,26 @@ import hashlib
 import json
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.multihost import multihost
 
 from transformer import distributed, files
 from transformer.checkpoints import old_names, orbax_io
+from transformer.checkpoints.bucket_manager import BucketManager
 from transformer.checkpoints.digests import digests
+from transformer.checkpoints.orbax_io import DiskManager
 from transformer.checkpoints.state import TrainState
 from transformer.config import CheckpointsConfig
 from transformer.errors import UserError
 from transformer.experiment import Experiment
+from transformer.files import AnyPath
 from transformer.models.parameters import Params
-from transformer.upstream.orbax import LibraryPath
+from transformer.storage import BucketPath
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: Path,
+        directory: AnyPath,
         config: CheckpointsConfig,
         *,
         lower_is_better: bool,
@@ -66,9 +69,10 @@ class Checkpoints:
         self._config = config
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
-        self._root = LibraryPath(self.directory.parent)
-        self._folder = self._root.path / directory.name  # the same, for libraries
-        self._manager = orbax_io.manager(self._folder, kept=self._kept, read_only=read_only)
+        if isinstance(directory, BucketPath):
+            self._manager = BucketManager(directory, kept=self._kept)
+        else:
+            self._manager = DiskManager(directory.absolute(), kept=self._kept, read_only=read_only)
         for step in self.steps:
             with contextlib.suppress(Unusable):  # said when it is to be used
                 self._note_score(step, self.meta(step)["score"])
@@ -76,7 +80,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps with a checkpoint, rising."""
-        return sorted(self._manager.all_steps())
+        return self._manager.steps()
 
     @property
     def best_step(self) -> int | None:
@@ -104,10 +108,7 @@ class Checkpoints:
         # Regular ones are counted apart, so that those of a stop or a best score displace none.
         regular = self._regular(steps)[-self._config.keep_last :]
         best = self._ranked(steps)[: self._config.keep_best]
-        # Several processes would not come to one answer; there a reader looks again.
-        alone = jax.process_count() == 1
-        in_use = [step for step in steps if alone and files.is_read(self._folder / str(step))]
-        return [*regular, *best, *in_use, *steps[-1:]]
+        return [*regular, *best, *steps[-1:]]
 
     def _note_score(self, step: int, score: float | None) -> None:
         if score is not None and math.isfinite(score):
@@ -126,16 +127,15 @@ class Checkpoints:
             UserError: this checkpoint or the one before could not be written.
         """
         step = int(meta["step"])
-        if step in self._manager.all_steps():
+        if step in self._manager.steps():
             return
         self._note_score(step, score)
         items = _items(state)
         meta = {**meta, "score": score, "digests": digests(items)}
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with self._writing(step):
-            args = ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(_sealed(meta)))
-            if not self._manager.save(step, args=args, force=True):
-                raise RuntimeError("Orbax did not take it")
+            meta_args = ocp.args.JsonSave(_sealed(meta))
+            self._manager.save(step, ocp.args.Composite(**arrays, meta=meta_args))
 
     def amend(self, step: int, meta: Meta, score: float | None) -> None:
         """Replaces the host's part of a checkpoint, for what was found out after it was saved."""
@@ -194,11 +194,10 @@ class Checkpoints:
 
     def _move_away(self, steps: list[int]) -> None:
         folder = self.directory.parent / "damaged"
-        folder.mkdir(exist_ok=True)
         for step in steps:
-            number = sum(1 for old in folder.iterdir() if old.name.split(".")[0] == str(step))
-            name = f"{step}.{number}" if number else str(step)
-            (self.directory / str(step)).rename(folder / name)
+            before = [old.name.split(".")[0] for old in folder.iterdir()] if folder.exists() else []
+            number = before.count(str(step))
+            self._manager.move_away(step, f"{step}.{number}" if number else str(step))
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, Meta]:
         """The state at `step`, placed as `abstract` says, and the meta saved with it.
@@ -221,7 +220,7 @@ class Checkpoints:
         """
         with contextlib.ExitStack() as stack:
             for step in steps:  # a trainer keeps them until they are read
-                stack.enter_context(files.reading(self._folder / str(step)))
+                stack.enter_context(self._manager.reading(step))
             total = self._read(steps[0], {item: abstract})[item]
             for step in steps[1:]:
                 more = self._read(step, {item: abstract})[item]
@@ -242,7 +241,7 @@ class Checkpoints:
             raise self._unusable(step, "meta: it is not what was written")
         return meta
 
-    def _meta_path(self, step: int) -> Path:
+    def _meta_path(self, step: int) -> AnyPath:
         return self.directory / str(step) / "meta" / "metadata"
 
     def _read(self, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +252,7 @@ class Checkpoints:
             is_old = old_names.has_old_names(known)
             for name, abstract in wanted.items():
                 like = old_names.with_old_names(abstract) if is_old else abstract
-                got[name] = orbax_io.read(self._folder / str(step) / name, like)
+                got[name] = orbax_io.read(self._manager.item(step, name), like)
         except MemoryError:
             raise
         except OSError as error:
@@ -272,7 +271,7 @@ class Checkpoints:
         return old_names.with_new_names(got) if is_old else got
 
     def _unusable(self, step: int, reason: object) -> Unusable:
-        why = " ".join(self._root.with_own_name(reason).split())[:200] or type(reason).__name__
+        why = " ".join(self._manager.named(reason).split())[:200] or type(reason).__name__
         return Unusable(f"checkpoint {self.directory / str(step)} cannot be used ({why})")
 
     @contextlib.contextmanager
@@ -282,7 +281,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             which = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            reason = " ".join(self._root.with_own_name(error).split())
+            reason = " ".join(self._manager.named(error).split())
             remedy = "mend that"
             if "No space left" in reason or "Disk quota" in reason or "no space" in reason:
                 reason, remedy = "no space left on the disk", "make room there"
@@ -294,21 +293,20 @@ class Checkpoints:
 
     def are_there(self, steps: list[int]) -> bool:
         """Whether all of these directories still are."""
-        return all((self._folder / str(step)).exists() for step in steps)
+        return all((self.directory / str(step)).exists() for step in steps)
 
     def reached_preemption(self, step: int) -> bool:
         """Whether any process has been told to stop; the same answer in all of them."""
-        return self._manager.reached_preemption(step)
+        return multihost.reached_preemption(step)
 
     def wait(self) -> None:
         """Returns when everything that was saved is on disk. Raises UserError if it cannot be."""
         with self._writing():
-            self._manager.wait_until_finished()
+            self._manager.wait()
 
     def close(self) -> None:
         with self._writing():
             self._manager.close()
-        self._root.close()
 
 
 def open_checkpoints(experiment: Experiment, *, read_only: bool = False) -> Checkpoints:

@@ -11,6 +11,7 @@ from transformer.data.pairs import Pair
 from transformer.data.tokenizers import UNK, SentencePieceTokenizer, Tokenizer, model_proto
 from transformer.dotted import construct, is_dotted, resolve
 from transformer.errors import UserError
+from transformer.files import AnyPath
 
 KIND, PATH = "data.tokenizer.kind", "data.tokenizer.path"
 
@@ -59,7 +60,7 @@ def adopted(path: Path) -> bytes:
     return _loaded(proto.SerializeToString(deterministic=True), path).model
 
 
-def _loaded(content: bytes, path: Path) -> SentencePieceTokenizer:
+def _loaded(content: bytes, path: AnyPath) -> SentencePieceTokenizer:
     try:
         if not content:
             raise RuntimeError("an empty file")
@@ -87,7 +88,7 @@ def train_own(kind: str, pairs: Iterable[Pair], options: dict[str, Any]) -> byte
     return content
 
 
-def load_tokenizer(kind: str, path: Path) -> Tokenizer:
+def load_tokenizer(kind: str, path: AnyPath) -> Tokenizer:
     """The tokenizer that a run's file holds, SentencePiece's or one's own.
 
     Raises:

@@ -17,7 +17,6 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -53,7 +52,7 @@ BEFORE_RULES = "user_defined"  # how the normalisation was called before it had 
 
 def train(
     pairs: Iterable[Pair],
-    path: Path,
+    path: files.AnyPath,
     *,
     kind: str,
     vocab_size: int,
@@ -197,7 +196,7 @@ class SentencePieceTokenizer:
         self.composes = normalization != BEFORE_RULES
 
     @classmethod
-    def load(cls, path: Path, key: str = "") -> Self:
+    def load(cls, path: files.AnyPath, key: str = "") -> Self:
         """Reads a model file that `key` names, if any does.
 
         Raises:

@@ -79,7 +79,7 @@ class Evaluation:
             rows.append(self.baseline.table())
         return "\n".join(rows)
 
-    def write_texts(self, folder: Path) -> None:
+    def write_texts(self, folder: files.AnyPath) -> None:
         """Writes what was translated, a sentence a line: translations.SPLIT.txt; and the trees."""
         for name, lines in (("translations", self.translations), ("trees", self.trees)):
             if lines:

@@ -4,7 +4,6 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,7 +119,7 @@ def attention_png(
     bar.set_label("attention weight", fontsize=9, color="#555555")
     figure.suptitle(title, fontsize=12, parse_math=False)
 
-    write_figure(Path(path), figure)
+    write_figure(files.any_path(path), figure)
 
 
 def draw(
@@ -137,7 +136,7 @@ def draw(
     return image
 
 
-def write_figure(path: Path, figure: "Figure") -> None:
+def write_figure(path: files.AnyPath, figure: "Figure") -> None:
     """A PNG, on disk whole or not at all. A box stands for what no font has."""
     with files.whole(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

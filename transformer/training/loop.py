@@ -267,6 +267,7 @@ class TrainingLoop:
             for line in served:
                 self._metrics.print(line)
         self._compiled.add(shape)
+        run_directory.require_held(self._experiment.workdir)
         for callback in self._callbacks:
             callback.on_step(self._step, values)
 

@@ -27,11 +27,9 @@ the numbers under `train/`, `eval/` and `clock/`.
 """
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -39,8 +37,9 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from transformer import files, streams
+from transformer import files
 from transformer.errors import UserError
+from transformer.files import AnyPath
 from transformer.training import progress
 from transformer.upstream.tensorboard import EventWriter
 
@@ -100,7 +99,7 @@ class Metrics:
 
     def __init__(
         self,
-        workdir: Path,
+        workdir: AnyPath,
         *,
         step: int,
         total_steps: int,
@@ -125,7 +124,7 @@ class Metrics:
             self._began -= lines[-1]["clock"]["seconds"] if lines else 0.0
             events = [line for line in lines if line["kind"] == "event"]
             self._noted = [{k: v for k, v in e.items() if k != "clock"} for e in events]
-            self._file = path.open("a", encoding="utf-8")
+            self._file = files.Appending(path)
             self._board = EventWriter(workdir / "tensorboard", first=step + 1)
             self._progress = progress.show(step=step, total=total_steps)
 
@@ -191,8 +190,7 @@ class Metrics:
         """Records what is queued, and has it on disk."""
         self._settle()
         if self._file and self._board:
-            with streams.naming(self._file.name):
-                os.fsync(self._file.fileno())
+            self._file.sync()
             self._board.flush()
 
     def close(self) -> None:
@@ -202,8 +200,8 @@ class Metrics:
         finally:
             self._progress.close()
             if self._file and self._board:
-                self._file.close()
                 self._board.close()
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -248,10 +246,7 @@ class Metrics:
         if self._file:
             clock = {"time": time.time(), "seconds": self.seconds, **clock}
             line = {"kind": kind, "step": step, **content, "clock": clock}
-            # One write, out at once: a process that is killed leaves at most its last line cut.
-            with streams.naming(self._file.name):
-                self._file.write(files.as_json(line, allow_nan=False) + "\n")
-                self._file.flush()
+            self._file.write(f"{files.as_json(line, allow_nan=False)}\n".encode())
             self.lines += 1
 
     def _to_board(self, group: str, step: int, values: Mapping[str, float | None]) -> None:
@@ -261,7 +256,7 @@ class Metrics:
                     self._board.scalar(f"{group}/{name}", value, step)
 
 
-def read(workdir: Path) -> list[dict[str, Any]]:
+def read(workdir: AnyPath) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`, in order; none where there is no file.
 
     A last line that was not finished is left out.
@@ -272,7 +267,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     return _parse(workdir / FILE)
 
 
-def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]]:
+def cut(path: AnyPath, step: int, *, evaluated: bool = True) -> list[dict[str, Any]]:
     """Cuts a metrics file back to what a run knew at `step`, and gives that.
 
     Where the evaluation at that step is still to come, what was written of it goes, too.
@@ -286,7 +281,7 @@ def cut(path: Path, step: int, *, evaluated: bool = True) -> list[dict[str, Any]
     return lines
 
 
-def _parse(path: Path) -> list[dict[str, Any]]:
+def _parse(path: AnyPath) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")  # behind the last newline: nothing, or a torn line

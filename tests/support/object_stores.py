@@ -1,0 +1,210 @@
+"""Real servers of object stores on loopback: an emulator of Google's, moto for Amazon's.
+
+The emulator and moto lie in `.venv/stores`, apart from what we need ourselves; `tests/run -m slow`
+puts them there. Google's emulator ignores the condition of a conditional write, and does not say of
+which generation a content is; a proxy before it does both, and answers 503, waits or loses
+connections where it is told to.
+"""
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import s3fs
+
+from tests.support.processes import ROOT, free_port
+
+STORES = ROOT / ".venv" / "stores"
+BUCKET = "bucket"
+
+
+@dataclass
+class Faults:
+    """What a proxy does besides passing requests on."""
+
+    busy_until: float = 0.0  # monotonic seconds: 503 until then
+    delay: float = 0.0  # seconds before each answer
+    lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+    requests: int = 0
+    refused: int = 0  # conditional writes
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Stands before the emulator, and has a conditional write fail where its condition does."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: int):
+        self.upstream, self.faults = upstream, Faults()
+        self.conditional = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is no news."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        faults = self.server.faults
+        faults.requests += 1
+        time.sleep(faults.delay)
+        if time.monotonic() < faults.busy_until:
+            return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
+        lost = faults.draw.random() < faults.lost
+        if lost and faults.draw.random() < 0.5:
+            return self._hang_up()
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        if self.command == "POST" and "ifGenerationMatch" in query:
+            with self.server.conditional:
+                name, wanted = query["name"][0], query["ifGenerationMatch"][0]
+                if self._generation(name) != wanted:
+                    faults.refused += 1
+                    status, headers, content = 412, {}, b'{"error": {"code": 412, "message": ""}}'
+                else:
+                    status, headers, content = self._pass_on(body)
+        elif self.command == "GET" and query.get("alt") == ["media"]:
+            with self.server.conditional:  # Google tells with the content which one it is
+                name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path.split("/o/")[1])
+                generation = self._generation(name)
+                status, headers, content = self._pass_on(body)
+                headers["x-goog-generation"] = generation
+        else:
+            status, headers, content = self._pass_on(body)
+        if lost:
+            return self._hang_up()
+        return self._reply(status, headers, content)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = _answer
+
+    def _generation(self, name: str) -> str:
+        bucket = self.path.split("/b/")[1].split("/")[0]
+        path = f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
+        status, _, content = self._ask("GET", path)
+        return json.loads(content)["generation"] if status == 200 else "0"
+
+    def _pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+        return self._ask(self.command, self.path, body, headers)
+
+    def _ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body or None, headers or {})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+    def _reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+
+
+@contextlib.contextmanager
+def google(faults: Faults | None = None) -> Iterator[Proxy]:
+    """Google's store with one bucket; this process's environment has its address meanwhile."""
+    port = free_port()
+    command = ("gcp_storage_emulator", "start", "--host=127.0.0.1", f"--port={port}")
+    with _server(port, *command, "--in-memory", f"--default-bucket={BUCKET}"):
+        proxy = Proxy(port)
+        proxy.faults = faults or proxy.faults
+        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+        thread.start()
+        environment = {
+            "STORAGE_EMULATOR_HOST": proxy.url,
+            "TENSORSTORE_GCS_HTTP_URL": proxy.url,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+        }
+        try:
+            with _environment(environment):
+                yield proxy
+        finally:
+            proxy.shutdown()
+            proxy.server_close()
+
+
+@contextlib.contextmanager
+def amazon() -> Iterator[str]:
+    """Amazon's store with one bucket; this process's environment has its address meanwhile."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with (
+        _server(port, "moto.server", "-H", "127.0.0.1", "-p", str(port)),
+        _environment(environment),
+    ):
+        s3fs.S3FileSystem(skip_instance_cache=True).call_s3("create_bucket", Bucket=BUCKET)
+        yield url
+
+
+@contextlib.contextmanager
+def _server(port: int, module: str, *arguments: str) -> Iterator[None]:
+    if not STORES.exists():
+        pytest.skip(f"{STORES} is not there: `tests/run -m slow` makes it")
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": str(STORES)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("GET", "/")
+                connection.getresponse().read()
+                break
+            assert process.poll() is None, f"{module} ended"
+            time.sleep(0.1)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,0 +1,357 @@
+"""A folder in a bucket: files by name, read whole, changed by its owner, one change at a time."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from transformer.checked_json import Damaged
+from transformer.errors import UserError
+from transformer.storage.address import Address, parse
+from transformer.storage.manifest import DATA, NAME, Entry, Manifest, Owner, Piece
+from transformer.storage.store import Changed, Store, Version, open_store
+
+log = logging.getLogger(__name__)
+
+TERM = 30.0  # seconds for which a folder is its owner's after the last sign of life
+LOOKS = 10  # times that a reader looks again for a file that is being replaced
+FRESH = 1.0  # seconds for which a reader takes the manifest for what it was
+PIECE = 2**20  # bytes up to which what is appended is put together with the last piece
+ABANDONED = 86_400.0  # seconds after which objects that no manifest names are nobody's
+
+
+class Fenced(UserError):
+    """Another process has taken a folder over; what this one still writes is never read."""
+
+
+class Folder:
+    """The files below one address; the same object for all of a process that name this address.
+
+    Any process may read, and may add a file as a whole. The owner alone removes, renames and
+    appends, and an owner whose term has ended unnoticed finds each change refused.
+    """
+
+    def __init__(self, address: Address, store: Store):
+        self.address, self._store = address, store
+        self._lock = threading.RLock()
+        self._manifest, self._version = Manifest(), None
+        self._looked = -float("inf")
+        self._id = uuid.uuid4().hex
+        self._token = 0  # while it is this process's
+        self._fenced: Fenced | None = None
+        self._appending = threading.Lock()  # never held while a store is asked
+        self._pending: dict[str, list[bytes]] = {}  # appended, not yet there for others
+        self._tails: dict[str, tuple[str, bytes]] = {}  # of files appended to: their last piece
+
+    def usage(self) -> str:
+        """How often the store was asked by this process, and how many bytes went over, in words."""
+        return self._store.usage()
+
+    # -- What is there
+
+    def manifest(self, *, fresh: bool = False) -> Manifest:
+        """What the folder holds: read again where others may have changed it."""
+        with self._lock:
+            known = self._token or time.monotonic() - self._looked < FRESH
+            if fresh or not known:
+                self._load()
+            return self._manifest
+
+    def _load(self) -> Version | None:
+        found = self._store.read_version(self.address / NAME)
+        self._looked = time.monotonic()
+        self._manifest, self._version = Manifest(), None
+        if found:
+            content, self._version = found
+            try:
+                self._manifest = Manifest.decode(content)
+            except Damaged as error:
+                raise UserError(
+                    f"{self.address}/{NAME} is damaged ({error}): bring it back, or take another "
+                    "address"
+                ) from error
+        return self._version
+
+    def is_foreign(self) -> bool:
+        """Whether objects lie here that no manifest of ours speaks of."""
+        return self._version is None and bool(self._store.list(self.address))
+
+    def read(self, name: str) -> bytes:
+        """A file's content, checked. Raises FileNotFoundError, or OSError where it is damaged."""
+        for left in reversed(range(LOOKS)):
+            try:
+                return self._read(name)
+            except FileNotFoundError:
+                if not left or name not in self.manifest(fresh=True).entries:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def _read(self, name: str) -> bytes:
+        entry = self.manifest().entries.get(name)
+        if entry is None:
+            return self._store.read(self._inside(name))
+        if entry.folder:
+            raise IsADirectoryError(21, "Is a directory", str(self.address / name))
+        contents = []
+        for piece in entry.pieces:
+            content = self._store.read(self.address / piece.key)
+            if hashlib.sha256(content).hexdigest() != piece.sha256:
+                raise OSError(74, "it is not what was written", str(self.address / name))
+            contents.append(content)
+        return b"".join(contents)
+
+    def _inside(self, name: str) -> Address:
+        """The object of a name within a folder that a library has written."""
+        parts = name.split("/")
+        for end in range(len(parts) - 1, 0, -1):
+            entry = self.manifest().entries.get("/".join(parts[:end]))
+            if entry and entry.folder:
+                return self.address / "/".join([entry.folder, *parts[end:]])
+        raise FileNotFoundError(2, "No such file", str(self.address / name))
+
+    def folder_address(self, name: str) -> Address:
+        """Where a library finds a folder that it has written. Raises FileNotFoundError."""
+        entry = self.manifest().entries.get(name)
+        if entry is None or not entry.folder:
+            raise FileNotFoundError(2, "No such folder", str(self.address / name))
+        return self.address / entry.folder
+
+    def names(self) -> list[str]:
+        """All files, those within folders that libraries have written too."""
+        names = set()
+        for name, entry in self.manifest(fresh=True).entries.items():
+            start = len(str(self.address / entry.folder)) + 1
+            inside = self._store.list(self.address / entry.folder) if entry.folder else ()
+            names |= {f"{name}/{str(a)[start:]}" for a in inside} if entry.folder else {name}
+        return sorted(names)
+
+    # -- What changes
+
+    def new_key(self, name: str) -> str:
+        """The key of an object that no process has written, nor will."""
+        return f"{DATA}/{self._token:06d}/{name}.{uuid.uuid4().hex[:12]}"
+
+    def key_of_save(self, name: str) -> str:
+        """The key of what all processes of the owner's run write together, each a part."""
+        token = self._token or self.manifest(fresh=True).token
+        return f"{DATA}/{token:06d}/{name}"
+
+    def write_object(self, key: str, content: bytes) -> None:
+        """Writes a part of a folder that is to be published: as a library would."""
+        self._store.write(self.address / key, content)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file whole; where this process owns the folder, behind all that it appended."""
+        self.publish({name: content})
+
+    def publish(
+        self,
+        contents: Mapping[str, bytes] | None = None,
+        *,
+        folders: Mapping[str, str] | None = None,
+        without: Sequence[str] = (),
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
+        """One change of what the folder holds: all of it is seen by others, or none.
+
+        Args:
+            contents: files to write, by name.
+            folders: what libraries have written: what their keys begin with, by name.
+            without: names to remove.
+            renamed: new names by old ones.
+
+        Raises:
+            Fenced: another process owns the folder now.
+        """
+        with self._lock:
+            entries = {name: Entry(folder=key) for name, key in (folders or {}).items()}
+            for name, content in (contents or {}).items():
+                entries[name] = Entry((self._write_piece(name, content),) if content else ())
+            entries |= self._written_appends() if self._token else {}
+
+            def change(manifest: Manifest) -> Manifest:
+                return manifest.renamed(renamed or {}).without(without).with_entries(entries)
+
+            before = self._update(change)
+            replaced = [e for n, e in before.entries.items() if self._manifest.entries.get(n) != e]
+        self._delete(replaced)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Adds to a file's end; others see it at the next `publish`, or sign of life."""
+        with self._appending:
+            self._pending.setdefault(name, []).append(content)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, or a folder with all in it; where there is none, nothing."""
+        with self._appending:
+            self._pending.pop(name, None)
+        manifest = self.manifest(fresh=not self._token)
+        if manifest.without([name]).entries != manifest.entries:
+            self.publish(without=[name])
+
+    def _write_piece(self, name: str, content: bytes) -> Piece:
+        piece = Piece.of(self.new_key(name), content)
+        self._store.write(self.address / piece.key, content)
+        return piece
+
+    def _written_appends(self) -> dict[str, Entry]:
+        """Writes what was appended: with the last piece again, until that is large enough."""
+        with self._appending:
+            pending, self._pending = self._pending, {}
+        written = {}
+        for name, contents in pending.items():
+            content = b"".join(contents)
+            pieces = [*self._manifest.entries.get(name, Entry()).pieces]
+            if pieces and pieces[-1].size < PIECE:
+                last = pieces.pop()
+                key, tail = self._tails.get(name, ("", b""))
+                content = (
+                    tail if key == last.key else self._store.read(self.address / last.key)
+                ) + content
+            pieces.append(self._write_piece(name, content))
+            self._tails[name] = pieces[-1].key, content
+            written[name] = Entry(tuple(pieces))
+        return written
+
+    def _delete(self, entries: Iterable[Entry]) -> None:
+        """Deletes the objects of entries that no manifest names any more; sweeps do the rest."""
+        pieces, folders = self._manifest.keys()
+        keys = [piece.key for entry in entries for piece in entry.pieces]
+        addresses = [self.address / key for key in keys if key not in pieces]
+        with contextlib.suppress(UserError):
+            for entry in entries:
+                if entry.folder and f"{entry.folder}/" not in folders:
+                    addresses += self._store.list(self.address / entry.folder)
+            self._store.delete(addresses)
+
+    def _update(self, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Replaces the manifest by one that follows from it; returns the one before."""
+        while True:
+            if not self._token:
+                self._load()
+            self._require_own()
+            before = self._manifest
+            after = dataclasses.replace(change(before), writes=before.writes + 1, writer=self._id)
+            try:
+                version = self._store.replace(self.address / NAME, after.encode(), self._version)
+            except Changed:  # a reader has added a file, or another process owns the folder
+                self._load()
+                continue
+            self._manifest, self._version = after, version
+            self._looked = time.monotonic()
+            return before
+
+    # -- Whose it is
+
+    def take(self) -> None:
+        """Makes this process the owner.
+
+        An owner that gives no sign of life for a term is dead: the rest of its term is waited for.
+
+        Raises:
+            UserError: it has a living owner, which is named.
+        """
+        with self._lock:
+            version = self._load()
+            owner, writes = self._manifest.owner, self._manifest.writes
+            while owner and version and (left := TERM - version.age) > 0.0:
+                log.info(
+                    "%s: its owner, %s, is alive or was killed: waiting for a sign of life, at "
+                    "most %.0f s", self.address, owner.name, left,
+                )  # fmt: skip
+                time.sleep(min(left + 1.0, TERM / 6.0))
+                version = self._load()
+                owner = self._manifest.owner
+                if owner and self._manifest.writes != writes and self._manifest.writer == owner.id:
+                    raise self._is_owned(owner)
+            if owner:
+                log.info("%s: taken over from %s, which was killed", self.address, owner.name)
+            self._take(version)
+        self._sweep()
+
+    def _is_owned(self, owner: Owner) -> UserError:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+        return UserError(
+            f"{self.address} is being trained by another process, {owner.name}, since {since}: "
+            "wait for it, or take another --workdir"
+        )
+
+    def _take(self, version: Version | None) -> None:
+        name = f"process {os.getpid()} on {platform.node()}"
+        token = self._manifest.token + 1
+        mine = dataclasses.replace(
+            self._manifest,
+            owner=Owner(self._id, name, time.time()),
+            token=token,
+            writes=self._manifest.writes + 1,
+            writer=self._id,
+        )
+        try:
+            self._version = self._store.replace(self.address / NAME, mine.encode(), version)
+        except Changed:
+            self._load()
+            if self._manifest.owner:
+                raise self._is_owned(self._manifest.owner) from None
+            raise
+        self._manifest, self._token, self._fenced = mine, token, None
+
+    def require_own(self) -> None:
+        """Raises Fenced where this process was the owner and is not; asks no store."""
+        if self._fenced:
+            raise self._fenced
+
+    def _require_own(self) -> None:
+        self.require_own()
+        if not self._token:
+            return
+        owner = self._manifest.owner
+        if self._manifest.token != self._token or owner is None or owner.id != self._id:
+            by = f"by {owner.name}" if owner else "and left by another process"
+            self._fenced = Fenced(
+                f"{self.address} was taken over {by} while this process gave no sign of life for "
+                f"{TERM:.0f} s: it ends, and nothing that it has written since is read"
+            )
+            raise self._fenced
+
+    def renew(self) -> None:
+        """Gives a sign of life, and shows others what was appended."""
+        self.publish()
+
+    def release(self) -> None:
+        """Gives the folder back, with all that was appended."""
+        with self._lock:
+            try:
+                self.publish()
+                self._update(lambda manifest: dataclasses.replace(manifest, owner=None))
+            finally:
+                self._token = 0
+
+    def _sweep(self) -> None:
+        """Deletes what killed and fenced owners have written and no manifest names.
+
+        What others add lies under no owner's token, and has a day to come into the manifest.
+        """
+        pieces, folders = self._manifest.keys()
+        start = len(f"{self.address.key}/") if self.address.key else 0
+        unread = []
+        for address, (_, age) in self._store.list(self.address / DATA).items():
+            key = address.key[start:]
+            token = int(key.split("/")[1])
+            old = age > ABANDONED or 0 < token < self._token
+            if old and key not in pieces and not key.startswith(folders):
+                unread.append(address)
+        self._store.delete(unread)
+
+
+@functools.cache
+def open_folder(text: str) -> Folder:
+    """The folder at an address, `gs://bucket/runs/base`; nothing is read yet."""
+    address = parse(text)
+    return Folder(address, open_store(address.scheme))

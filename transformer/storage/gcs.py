@@ -1,0 +1,149 @@
+"""Google Cloud Storage, through gcsfs: its objects have generations, and writes a condition."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from base64 import b64encode
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+import aiohttp
+import gcsfs
+import google.auth.exceptions
+import requests
+from gcsfs.retry import HttpError
+
+from transformer.errors import UserError
+from transformer.storage.address import Address
+from transformer.storage.store import Changed, Unreachable, Version
+
+BUSY = {408, 429, *range(500, 505)}
+LOST = (
+    aiohttp.ClientError,
+    requests.exceptions.RequestException,
+    google.auth.exceptions.TransportError,
+    TimeoutError,
+    ConnectionError,
+)
+
+
+class GoogleCloudStorage:
+    """See `store.Client`. Credentials are those that Google's own tools find on this machine."""
+
+    def __init__(self) -> None:
+        options: dict[str, Any] = {"project": os.environ.get("GOOGLE_CLOUD_PROJECT", "none")}
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            options["token"] = "anon"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._files = gcsfs.GCSFileSystem(use_listings_cache=False, **options)
+
+    def read(self, address: Address) -> bytes:
+        return self._call(address, "GET", "b/{}/o/{}", alt="media")[1]
+
+    def read_version(self, address: Address) -> tuple[bytes, Version]:
+        while True:
+            headers, known = self._call(address, "GET", "b/{}/o/{}", is_json=True)
+            now = parsedate_to_datetime(headers["Date"])
+            age = (now - datetime.fromisoformat(known["updated"])).total_seconds()
+            try:
+                content = self._call(
+                    address, "GET", "b/{}/o/{}", alt="media", generation=known["generation"]
+                )[1]
+            except FileNotFoundError:  # replaced between the two
+                continue
+            if _md5(content) == known["md5Hash"]:
+                return content, Version(known["generation"], max(age, 0.0))
+
+    def write(self, address: Address, content: bytes) -> None:
+        self._upload(address, content)
+
+    def replace(self, address: Address, content: bytes, version: Version | None) -> str:
+        match = version.id if version else "0"
+        return self._upload(address, content, ifGenerationMatch=match)["generation"]
+
+    def list(self, address: Address) -> dict[Address, tuple[int, float]]:
+        objects: dict[Address, tuple[int, float]] = {}
+        more: dict[str, str] = {}
+        prefix = f"{address.key}/" if address.key else ""
+        while True:
+            headers, page = self._call(
+                address, "GET", "b/{}/o", keyed=False, is_json=True, prefix=prefix,
+                fields="items(name,size,updated),nextPageToken", **more,
+            )  # fmt: skip
+            now = parsedate_to_datetime(headers["Date"])
+            for item in page.get("items", ()):
+                age = (now - datetime.fromisoformat(item["updated"])).total_seconds()
+                objects[dataclasses.replace(address, key=item["name"])] = int(item["size"]), age
+            if not (token := page.get("nextPageToken")):
+                return objects
+            more = {"pageToken": token}
+
+    def delete(self, address: Address) -> None:
+        self._call(address, "DELETE", "b/{}/o/{}")
+
+    def _upload(self, address: Address, content: bytes, **condition: str) -> dict[str, Any]:
+        url = f"{self._files.base.removesuffix('storage/v1/')}upload/storage/v1/b/{{}}/o"
+        known = self._call(
+            address, "POST", url, keyed=False, is_json=True, uploadType="media",
+            name=address.key, data=content, **condition,
+        )[1]  # fmt: skip
+        if known["md5Hash"] != _md5(content):
+            raise Unreachable("it did not take all bytes")
+        return known
+
+    def _call(
+        self,
+        address: Address,
+        method: str,
+        path: str,
+        *,
+        keyed: bool = True,
+        is_json: bool = False,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Headers and content of an answer."""
+        names = (address.bucket, address.key) if keyed else (address.bucket,)
+        try:
+            headers, content = self._files.call(method, path, *names, **options)  # pyright: ignore
+        except FileExistsError:
+            raise Changed from None
+        except FileNotFoundError:
+            if keyed:
+                raise
+            raise UserError(
+                f"{address}: there is no bucket {address.bucket}, or it is not yours to see: make "
+                "it, or mend its name"
+            ) from None
+        except Exception as error:  # gcsfs has a kind for each reason, and some for none
+            _refuse(address, error)
+        if is_json:
+            return headers, json.loads(content)
+        return headers, content
+
+
+def _refuse(address: Address, error: Exception) -> NoReturn:
+    """Raises what an error of gcsfs means."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    code = str(error.code) if isinstance(error, HttpError) else ""
+    code = int(code) if code.isdigit() else None
+    if code in BUSY or isinstance(error, LOST):
+        raise Unreachable(reason) from error
+    if code == 401 or isinstance(error, google.auth.exceptions.GoogleAuthError):
+        raise UserError(
+            f"{address}: Google Cloud Storage takes no credentials of this machine ({reason}): "
+            "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
+    if code == 403 or (isinstance(error, OSError) and reason.startswith("Forbidden")):
+        raise UserError(
+            f"{address}: no permission ({reason}): the account needs the role Storage Object User "
+            f"on the bucket {address.bucket}"
+        ) from error
+    raise UserError(f"{address}: Google Cloud Storage refuses ({reason})") from error
+
+
+def _md5(content: bytes) -> str:
+    return b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()

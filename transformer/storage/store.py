@@ -1,0 +1,205 @@
+"""Objects in a bucket: read, written whole, written only over what one has read, listed, deleted.
+
+A store has no rename, no append and no lock. What it has is the conditional write, on which all of
+`transformer.storage` is built: an object is replaced only if it is still of the version that was
+read. What a store answers when it is busy or gone for a while is tried again, with a bound.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from transformer.errors import UserError
+from transformer.storage.address import STORES, Address
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 300.0  # seconds that a store may be unreachable before a run ends
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds between two tries: twice as long each time
+SAID = 5.0  # seconds after which it is said that a store does not answer
+
+AT_ONCE = 8  # requests to delete
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which content of an object was read, and when it was written, by the store's own clock."""
+
+    id: str  # the store's: GCS's generation, S3's ETag
+    age: float  # seconds from its writing to the answer that told of it
+
+
+class Changed(Exception):
+    """An object is no longer of the version that was to be replaced."""
+
+
+class Unreachable(Exception):
+    """A store did not answer, or is too busy: the same request may succeed later."""
+
+
+@runtime_checkable
+class Client(Protocol):
+    """One kind of store. Each call may raise Unreachable, FileNotFoundError or UserError."""
+
+    def read(self, address: Address) -> bytes: ...
+
+    def read_version(self, address: Address) -> tuple[bytes, Version]: ...
+
+    def write(self, address: Address, content: bytes) -> None: ...
+
+    def replace(self, address: Address, content: bytes, version: Version | None) -> str:
+        """Writes over this version, or (None) where there is nothing; the new version's id.
+
+        Raises:
+            Changed: something else is there.
+        """
+        ...
+
+    def list(self, address: Address) -> dict[Address, tuple[int, float]]:
+        """Size and age of each object whose key begins with the address and a slash."""
+        ...
+
+    def delete(self, address: Address) -> None: ...
+
+
+class Store:
+    """A bucket's store, with patience and a count of what it is asked."""
+
+    def __init__(self, client: Client):
+        self._client = client
+        self._lock = threading.Lock()
+        self.requests = self.bytes_read = self.bytes_written = 0
+
+    def read(self, address: Address) -> bytes:
+        """An object's content. Raises FileNotFoundError where there is none."""
+        content = self._patiently(address, self._client.read, address)
+        self._count(read=len(content))
+        return content
+
+    def read_version(self, address: Address) -> tuple[bytes, Version] | None:
+        """An object's content and version; None where there is none."""
+        try:
+            content, version = self._patiently(address, self._client.read_version, address)
+        except FileNotFoundError:
+            return None
+        self._count(read=len(content))
+        return content, version
+
+    def write(self, address: Address, content: bytes) -> None:
+        """Writes an object, whole or not at all, over whatever is there."""
+        self._patiently(address, self._client.write, address, content)
+        self._count(written=len(content))
+
+    def replace(self, address: Address, content: bytes, version: Version | None) -> Version:
+        """Writes an object only over this version of it, or (None) only where there is none.
+
+        The content must never have been written there before: where the answer was lost, it tells
+        that the write succeeded all the same.
+
+        Raises:
+            Changed: something else is there now.
+        """
+        tried = False
+
+        def once() -> str:
+            nonlocal tried
+            try:
+                return self._client.replace(address, content, version)
+            except Changed:
+                if tried:  # perhaps by us: the answer to an earlier try was lost
+                    now, is_now = self._client.read_version(address)
+                    if now == content:
+                        return is_now.id
+                raise
+            finally:
+                tried = True
+
+        id = self._patiently(address, once)
+        self._count(written=len(content))
+        return Version(id, 0.0)
+
+    def list(self, address: Address) -> dict[Address, tuple[int, float]]:
+        """Size in bytes and age in seconds of each object below an address."""
+        return self._patiently(address, self._client.list, address)
+
+    def delete(self, addresses: Iterable[Address]) -> None:
+        """Deletes objects, which may be gone already, several at a time."""
+
+        def one(address: Address) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._patiently(address, self._client.delete, address)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(one, addresses))
+
+    def usage(self) -> str:
+        """How often it was asked, and how many bytes went there and back, in words."""
+        sent, received = (f"{n / 2**20:,.1f} MiB" for n in (self.bytes_written, self.bytes_read))
+        return f"{self.requests:,} requests, {sent} written, {received} read"
+
+    def _count(self, *, read: int = 0, written: int = 0) -> None:
+        with self._lock:
+            self.bytes_read += read
+            self.bytes_written += written
+
+    def _patiently(self, address: Address, request: Callable[..., T], *arguments: Any) -> T:
+        began, said = time.monotonic(), False
+        for pause in _pauses():
+            with self._lock:
+                self.requests += 1
+            try:
+                answer = request(*arguments)
+            except Unreachable as error:
+                waited = time.monotonic() - began
+                if waited + pause > PATIENCE:
+                    raise UserError(
+                        f"{address}: the store did not answer for {waited:.0f} s ({error}): look "
+                        "whether it can be reached, and start the same command again"
+                    ) from error
+                if waited > SAID and not said:
+                    log.warning("%s does not answer (%s): trying for %.0f s", address, error,
+                                PATIENCE)  # fmt: skip
+                    said = True
+                time.sleep(pause)
+                continue
+            if said:
+                log.warning("%s answers again", address)
+            return answer
+        raise AssertionError("there is always another pause")
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2.0 * pause, LONGEST_PAUSE)
+
+
+@functools.cache
+def open_store(scheme: str) -> Store:
+    """The store of a scheme, gs or s3, with this machine's credentials.
+
+    Raises:
+        UserError: what reads it is not installed.
+    """
+    module = {"gs": "gcsfs", "s3": "s3fs"}[scheme]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"{scheme}:// needs the package {module}: pip install -e '.[{STORES[scheme]}]'"
+        )
+    if scheme == "gs":
+        from transformer.storage.gcs import GoogleCloudStorage
+
+        return Store(GoogleCloudStorage())
+    from transformer.storage.s3 import S3
+
+    return Store(S3())
