@@ -16,6 +16,7 @@ from transformer.models import Seq2Seq, build_model, parameters
 from transformer.nested import merged
 from transformer.prepared_data import PreparedData
 from transformer.sharding import Layout
+from transformer.storage import BucketPath
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,11 @@ class Experiment:
     def __init__(self, config: Config, workdir: str | os.PathLike[str]):
         self.config = config
         self.workdir = files.any_path(os.fspath(workdir))
+        if isinstance(self.workdir, BucketPath) and self.workdir.root.address.scheme == "s3":
+            raise UserError(
+                f"{self.workdir}: Orbax reads and writes no arrays there: train in a folder of a "
+                "disk or in gs://; `transformer copy` moves a run to s3:// and back"
+            )
 
     @classmethod
     def open(cls, workdir: str | os.PathLike[str], **changes: Any) -> "Experiment":

@@ -10,7 +10,8 @@
                                                              file is file.NAME, its reference's
     trees.SPLIT.txt    of treebanks: the same with the words, bracketed, a tree a line
 
-A process that trains holds the directory: a second one is refused.
+A process that trains holds the directory: a second one is refused. In a bucket all this lies in a
+folder of `transformer.storage`.
 """
 
 import contextlib

@@ -11,7 +11,6 @@ from tests.end_to_end.test_runs import finish, together
 from tests.faults import differences
 from tests.support.processes import ROOT, TINY, metrics, run
 
-pytestmark = pytest.mark.slow
 FIRST, LAST = 20, 60
 EVERY = ("--config.training.log_every=1", "--config.training.eval_every=0")
 MESHES = {
@@ -60,9 +59,9 @@ def spread(lines: list[dict], expected: list[dict], other_seed: list[dict]) -> N
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("8 as data 2, fsdp 4", "4 as fsdp 2, tensor 2"),
-        ("8 as data 2, fsdp 4", "1"),
-        ("1", "8 as data 2, fsdp 4"),
+        pytest.param("8 as data 2, fsdp 4", "4 as fsdp 2, tensor 2", marks=pytest.mark.slow),
+        pytest.param("8 as data 2, fsdp 4", "1", marks=pytest.mark.long),
+        pytest.param("1", "8 as data 2, fsdp 4", marks=pytest.mark.long),
     ],
 )
 def test_a_run_goes_on_on_other_devices(
@@ -76,6 +75,7 @@ def test_a_run_goes_on_on_other_devices(
     spread(metrics(workdir), undisturbed, metrics(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_from_one_process_to_two_and_back(
     undisturbed: list[dict], cache: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +87,7 @@ def test_from_one_process_to_two_and_back(
     follows(metrics(workdir), undisturbed)
 
 
+@pytest.mark.slow
 def test_another_day_host_and_directory_change_nothing(cache: Path, tmp_path: Path) -> None:
     """Two runs of one experiment are the same bits, wherever and whenever they ran."""
     command = ("train", TINY, "--config.training.steps=40", "--config.training.eval_every=40")

@@ -1,6 +1,7 @@
 """Schemes of positions: several sentences a row, shifts, numbers of the papers, meshes."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -121,13 +122,16 @@ MESHES = [
     ("rotary", "ring:splash", {"data": 2, "sequence": 4}, 2),
     ("learned", "auto", {"fsdp": 2, "tensor": 2, "sequence": 2}, 2),
 ]
-QUICK = MESHES[5]
+QUICK, BY_HAND = MESHES[5], {1, 2, 4, 7}  # each scheme, and each backend, is in another row
 
 
-@pytest.mark.parametrize(
-    ("scheme", "backend", "axes", "kv_heads"),
-    [pytest.param(*m, marks=() if m == QUICK else pytest.mark.slow) for m in MESHES],
-)
+def each_mesh() -> Iterator:
+    for number, row in enumerate(MESHES):
+        mark = pytest.mark.long if number in BY_HAND else pytest.mark.slow
+        yield pytest.param(*row, marks=() if row == QUICK else mark)
+
+
+@pytest.mark.parametrize(("scheme", "backend", "axes", "kv_heads"), list(each_mesh()))
 def test_schemes_do_not_depend_on_the_mesh(
     scheme: str, backend: str, axes: dict, kv_heads: int
 ) -> None:
