@@ -84,18 +84,20 @@ def train(options: argparse.Namespace) -> Exit:
     from transformer.training import train as run
 
     workdir = options.workdir or Path("runs") / config.run_name
-    code = run(Experiment(config, workdir))
+    experiment = Experiment(config, workdir)
+    code = run(experiment)
     if code == Exit.DONE and distributed.is_first():
-        print(_what_next(options.config, workdir), file=sys.stderr, flush=True)
+        split = "" if experiment.corpus.has("test") else " --split=dev"
+        print(_what_next(options.config, workdir, split), file=sys.stderr, flush=True)
     return code
 
 
-def _what_next(config: str, workdir: Path) -> str:
+def _what_next(config: str, workdir: Path, split: str) -> str:
     """What one does with a run that is trained."""
     where = f"--workdir={shlex.quote(str(workdir))}"
     smoke = "smoke" in config.partition(":")[2].split(",")
     note = ":smoke is to try the code: what it learned is not meant to be good\n" if smoke else ""
-    return f"{note}next: transformer evaluate {where}, transformer translate {where} < FILE"
+    return f"{note}next: transformer evaluate {where}{split}, transformer translate {where} < FILE"
 
 
 def copy(options: argparse.Namespace) -> Exit:
@@ -227,6 +229,7 @@ def _open_run(options: argparse.Namespace) -> "Run":
     from transformer.run_directory import read_config
 
     read_config(options.workdir)  # no run there: say so before JAX is loaded
+    runtime.prepare()  # before a library that is loaded says how messages look
     from transformer.run import open_run
 
     all_of = {name: getattr(options, name) for name in ("beam", "alpha", "n_best", "weights")}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import ROOT
-from transformer.config import experiment_files
+from transformer.config import experiment_code, experiment_files
 from transformer.errors import UserError
 
 
@@ -25,7 +25,7 @@ def config(folder: Path) -> Path:
 
 def test_what_somebody_put_above_a_file_is_not_run(tmp_path: Path) -> None:
     place(tmp_path)
-    assert experiment_files._repository_root(config(tmp_path / "alice")) == ROOT
+    assert experiment_code.repository_root(config(tmp_path / "alice")) == ROOT
 
 
 def test_its_own_repository_is_its_root_from_any_depth(tmp_path: Path) -> None:
@@ -34,18 +34,18 @@ def test_its_own_repository_is_its_root_from_any_depth(tmp_path: Path) -> None:
         repository = place(tmp_path / f"repository with {mark}")
         (repository / mark).touch()
         path = config(repository / "studies" / "deep")
-        assert experiment_files._repository_root(path) == repository
+        assert experiment_code.repository_root(path) == repository
 
 
 def test_beyond_its_own_repository_nothing_is_looked_for(tmp_path: Path) -> None:
     (place(tmp_path) / ".git").touch()
     (tmp_path / "alice").mkdir()
     (tmp_path / "alice" / "setup.cfg").touch()
-    assert experiment_files._repository_root(config(tmp_path / "alice" / "x")) == ROOT
+    assert experiment_code.repository_root(config(tmp_path / "alice" / "x")) == ROOT
 
 
 def test_a_file_beside_base_has_the_folder_that_both_lie_in(tmp_path: Path) -> None:
-    assert experiment_files._repository_root(config(place(tmp_path) / "experiments")) == tmp_path
+    assert experiment_code.repository_root(config(place(tmp_path) / "experiments")) == tmp_path
 
 
 @pytest.mark.parametrize("part", [".", "experiments", "experiments/base.py"])
@@ -62,7 +62,7 @@ def test_what_a_stranger_can_write_is_not_run(
         os.chown(tmp_path / part, 12_345, 12_345)
     else:
         (tmp_path / part).chmod(0o1777)
-    assert experiment_files._repository_root(path) == ROOT
+    assert experiment_code.repository_root(path) == ROOT
     assert "is passed over: others can write" in caplog.text
 
 
@@ -70,7 +70,7 @@ def test_a_link_has_the_repository_of_what_it_leads_to(tmp_path: Path) -> None:
     theirs, ours = place(tmp_path / "theirs"), place(tmp_path / "ours")
     link = theirs / "experiments" / "link.py"
     link.symlink_to(config(ours / "experiments"))
-    assert experiment_files._repository_root(link) == ours
+    assert experiment_code.repository_root(link) == ours
 
 
 def test_an_experiment_file_knows_where_it_lies(tmp_path: Path) -> None:

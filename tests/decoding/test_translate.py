@@ -20,7 +20,7 @@ from transformer.decoding import (
     Translator,
     translate_lines,
 )
-from transformer.decoding.translate import bucket_lengths
+from transformer.decoding.input_shapes import bucket_lengths
 from transformer.errors import UserError
 from transformer.models.seq2seq import Memory, Seq2Seq
 from transformer.sharding import Layout

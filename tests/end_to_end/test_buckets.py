@@ -14,7 +14,7 @@ from tests.faults import differences
 from tests.support import object_stores
 from tests.support.processes import ROOT, TINY, error_line, free_port, metrics, run, start
 from transformer import storage
-from transformer.storage.store import open_store
+from transformer.storage.stores import open_store
 
 pytestmark = pytest.mark.slow
 # Owners are dead after six seconds without a sign of life.

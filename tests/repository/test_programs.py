@@ -27,7 +27,7 @@ from tests.support import golden_text
 from transformer.batch import Batch, Source, Target
 from transformer.config import Config
 from transformer.config.experiment_files import load_config
-from transformer.decoding.translate import InputShapes, Translator
+from transformer.decoding import InputShapes, Translator
 from transformer.models import build_model, parameters
 from transformer.planning.compiled import lowered_step
 from transformer.sharding import Layout

@@ -15,7 +15,8 @@ from transformer.storage import folder, store
 from transformer.storage.address import Address
 from transformer.storage.bucket_path import BucketPath
 from transformer.storage.folder import Fenced, Folder
-from transformer.storage.store import Changed, Store, open_store
+from transformer.storage.store import Changed, Store
+from transformer.storage.stores import open_store
 
 numbers = itertools.count()
 Open = Callable[[], Folder]  # as another process opens the same folder

@@ -7,21 +7,18 @@ unknown (naming the nearest one, or its new name), a value of another type, and 
 
 from transformer.config.comparison import ComparisonConfig, ReachConfig, SpeedConfig
 from transformer.config.data import DataConfig, LeaveOutConfig, TokenizerConfig
+from transformer.config.decoding import DecodingConfig, EvaluationConfig
 from transformer.config.defaults import base, base_comparison, smoke, with_variants
+from transformer.config.devices import DistributedConfig, MeshConfig, ShardingConfig
 from transformer.config.experiment import (
     Config,
-    DecodingConfig,
-    DistributedConfig,
-    EvaluationConfig,
-    MeshConfig,
-    ShardingConfig,
     digest_of,
+    from_dict,
     is_default,
 )
 from transformer.config.experiment_files import load_config, load_rows
 from transformer.config.model import AttentionConfig, ModelConfig, PositionsConfig, RecurrentConfig
 from transformer.config.overrides import override
-from transformer.config.parse import from_dict
 from transformer.config.sources import PartConfig, RecallConfig
 from transformer.config.training import (
     CheckpointsConfig,

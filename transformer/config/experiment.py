@@ -7,18 +7,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from transformer.config.data import DataConfig
+from transformer.config.decoding import DecodingConfig, EvaluationConfig
+from transformer.config.devices import DistributedConfig, MeshConfig, ShardingConfig
+from transformer.config.experiment_code import keys_of
 from transformer.config.fields import (
     Section,
     checked,
-    choice,
-    not_negative,
-    positive,
     require,
 )
 from transformer.config.model import ModelConfig
+from transformer.config.parse import build
 from transformer.config.training import (
     CheckpointsConfig,
     DivergenceConfig,
@@ -26,7 +27,6 @@ from transformer.config.training import (
     OptimizerConfig,
     TrainingConfig,
 )
-from transformer.dotted import is_dotted
 from transformer.errors import UserError
 from transformer.nested import without
 
@@ -47,138 +47,6 @@ SCALE_FREE = (
     "nadamw",
     "radam",
 )
-
-
-@dataclass(frozen=True)
-class DecodingConfig(Section, section="decoding"):
-    """How sentences are translated."""
-
-    beam: int = positive(4)
-    """Beam width, W; 1 is greedy search."""
-    length_penalty: str = choice("gnmt", "power")
-    """gnmt: ((5 + length) / 6)^alpha (AIAYN). power: length^alpha."""
-    alpha: float = not_negative(0.6)
-    """The length penalty's exponent."""
-    extra_length: int = not_negative(50)
-    """Output tokens at most: the source's + this (AIAYN §6.1)."""
-    n_best: int = positive(1)
-    """Translations given for each sentence, best first; at most the beam."""
-    tokens_per_batch: int = positive(4_096)
-    """Source tokens translated together, padding included."""
-    weights: str = choice("float", "int8")
-    """int8: quantized weights (Transformers alone): smaller, on CPUs mostly faster."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.n_best <= self.beam,
-            f"decoding.n_best is {self.n_best} but a beam of {self.beam} gives no more than that",
-        )
-
-
-# sacreBLEU's tokenizers that download nothing, and those that fetch a model from the network.
-BLEU_TOKENIZERS = ("auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none")
-DOWNLOADED = ("spm", "flores101", "flores200", "spBLEU-1K")
-
-
-def _bleu_tokenizer(key: str, value: str) -> None:
-    names = ", ".join(BLEU_TOKENIZERS)
-    require(
-        value not in DOWNLOADED,
-        f"{key} is {value!r}, which downloads a model, and nothing is downloaded here: choose one "
-        f"of {names}",
-    )
-    require(value in BLEU_TOKENIZERS, f"{key} is {value!r}; choose one of {names}")
-
-
-def _metrics(key: str, value: tuple[str, ...]) -> None:
-    for name in value:
-        require(is_dotted(name), f'{key} has {name!r}; give functions, "module:function" each')
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(Section, section="evaluation"):
-    """How translations are scored."""
-
-    bleu_tokenizer: str = checked("auto", _bleu_tokenizer)
-    """sacreBLEU's, which says what a word is. auto: by the script of the references, once per run.
-    13a: words between spaces. intl, zh, ja-mecab (extra `ja`), ko-mecab (extra `ko`). char: for
-    scripts without spaces. none."""
-    metrics: tuple[str, ...] = checked((), _metrics)
-    """Further measures of your own, "module:function" each: of translations and references, two
-    lists, a number, under the function's name."""
-
-
-def _axis(key: str, value: int) -> None:
-    require(
-        value == -1 or value > 0, f"{key} is {value}; give a number, or -1 for all that are left"
-    )
-
-
-@dataclass(frozen=True)
-class MeshConfig(Section, section="mesh"):
-    """Devices along each axis; -1: all that are left."""
-
-    data: int = checked(-1, _axis)
-    """Data parallelism: batch rows split, parameters copied."""
-    fsdp: int = checked(1, _axis)
-    """Fully sharded data parallelism: batch rows and parameters split."""
-    tensor: int = checked(1, _axis)
-    """Tensor parallelism: heads, feed-forward and vocabulary split."""
-    sequence: int = checked(1, _axis)
-    """Sequence parallelism (context parallelism): positions split, in encoder, decoder and loss."""
-
-
-@dataclass(frozen=True)
-class ShardingConfig(Section, section="sharding"):
-    """Which axes of the mesh split which logical axes of arrays."""
-
-    rules: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("batch", ("data", "fsdp")),
-        ("length", ("sequence",)),
-        ("embed", ("fsdp",)),
-        ("hidden", ()),
-        ("heads", ("tensor",)),
-        ("kv_heads", ("tensor",)),
-        ("head_size", ()),
-        ("mlp", ("tensor",)),
-        ("gates", ()),
-        ("state", ("tensor",)),
-        ("vocab", ("tensor",)),
-        ("layers", ()),
-    )
-    """Logical axis → mesh axes; (): not split."""
-
-
-def _coordinator(key: str, value: str) -> None:
-    host, _, port = value.rpartition(":")
-    require(
-        not value or (host != "" and port.isdigit()),
-        f"{key} is {value!r}; give host:port of process 0",
-    )
-
-
-@dataclass(frozen=True)
-class DistributedConfig(Section, section="distributed"):
-    """Several processes of one run."""
-
-    enabled: bool = False
-    """Several processes, one run: each starts the same command."""
-    coordinator: str = checked("", _coordinator)
-    """host:port of process 0; "": found from the environment."""
-    processes: int = not_negative(0)
-    """How many; 0: found from the environment."""
-    process: int = -1
-    """Which one this is; -1: found from the environment."""
-    timeout: float = positive(300.0)
-    """Seconds to wait for the others at the start."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.processes == 0 or self.process < self.processes,
-            f"distributed.process is {self.process} of {self.processes}; they count from 0",
-        )
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -216,6 +84,9 @@ def _name(key: str, value: str) -> None:
 @dataclass(frozen=True)
 class Config(Section):
     """One experiment, resolved. By default the base model of the paper on WMT14 English-German."""
+
+    is_experiment: ClassVar[bool] = True
+    """Its errors say which experiment's they are, where there are several."""
 
     name: str = checked("", _name)
     """The run's; "": a hash of the resolved configuration."""
@@ -287,6 +158,16 @@ class Config(Section):
         return length
 
     @classmethod
+    def completed(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Gives the model the tokenizer's vocabulary; a wrong type of section is reported later."""
+        try:
+            size = tree.get("data", {}).get("tokenizer", {})["vocab_size"]
+            model = {**tree.get("model", {}), "vocab_size": size}
+        except (KeyError, TypeError, AttributeError):
+            return tree
+        return {**tree, "model": model}
+
+    @classmethod
     def load(
         cls, experiment: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
     ) -> "Config":
@@ -297,9 +178,7 @@ class Config(Section):
         Raises:
             UserError: the file or a key does not exist, or a value cannot work.
         """
-        from transformer.config.experiment_files import load_config
-
-        return load_config(os.fspath(experiment), changes or {})
+        return from_dict(keys_of(os.fspath(experiment), changes or {}))
 
     @classmethod
     def of(cls, experiment: Any) -> "Config":
@@ -312,8 +191,6 @@ class Config(Section):
         Raises:
             UserError: a key does not exist, or a value cannot work.
         """
-        from transformer.config.parse import from_dict
-
         if isinstance(experiment, cls):
             return experiment
         if not isinstance(experiment, Mapping) and hasattr(experiment, "to_dict"):
@@ -341,6 +218,23 @@ class Config(Section):
     @property
     def run_name(self) -> str:
         return self.name or self.digest()
+
+
+T = TypeVar("T", bound=Section)
+
+
+def from_dict(tree: Mapping[str, Any], kind: type[T] = Config) -> T:
+    """The resolved configuration of an experiment, or of a comparison of several.
+
+    Args:
+        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON); a key that is not in it
+            has its default.
+        kind: which of the two.
+
+    Raises:
+        UserError: a key is unknown or of another type, or a value cannot work.
+    """
+    return build(kind, tree)
 
 
 def is_default(key: str, value: Any) -> bool:

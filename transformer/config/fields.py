@@ -11,7 +11,7 @@ checked in the section's `__post_init__`.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from transformer.errors import UserError
@@ -26,9 +26,15 @@ class Section:
     """
 
     section: ClassVar[str] = ""
+    is_experiment: ClassVar[bool] = False  # rather than a section of one
 
     def __init_subclass__(cls, section: str | None = None) -> None:
         cls.section = cls.section if section is None else section
+
+    @classmethod
+    def completed(cls, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keys as given, and what follows from them."""
+        return tree
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]

@@ -122,7 +122,8 @@ def _unknown(name: str, section: Any, shown: str) -> UserError:
             f"{shown}: the section has no {name!r} yet: give all of it as a Python dict, {key}="
             '"{...}"; transformer/config/training.py shows one'
         )
-    hint = f"did you mean {near[0]!r}?" if near else "transformer/config declares them all"
+    keys = sorted(map(str, section.keys()))
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys[:20])}"
     return UserError(f"{shown}: unknown key {name!r}: {hint}")
 
 

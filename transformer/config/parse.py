@@ -7,33 +7,25 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from transformer.config.comparison import ComparisonConfig
-from transformer.config.experiment import Config
+from transformer.config.fields import Section
 from transformer.config.renamed import new_name
 from transformer.errors import UserError
 
-T = typing.TypeVar("T", Config, ComparisonConfig)
 
-
-def from_dict(tree: Mapping[str, Any], kind: type[T] = Config) -> T:
-    """The resolved configuration of an experiment, or of a comparison of several.
+def build(kind: type[Section], tree: Any, path: str = "") -> Any:
+    """The section of a kind that nested mappings describe; a key that is not there has its default.
 
     Args:
-        tree: nested mappings (a ConfigDict's `to_dict()`, or parsed JSON); a key that is not in it
-            has its default.
-        kind: which of the two.
+        kind: of section.
+        tree: the mappings (a ConfigDict's `to_dict()`, or parsed JSON).
+        path: what stands before its keys, with a dot; "" for a whole configuration.
 
     Raises:
         UserError: a key is unknown or of another type, or a value cannot work.
     """
-    return _build(kind, tree, "")
-
-
-def _build(kind: type, tree: Any, path: str) -> Any:
     if not isinstance(tree, Mapping):
         raise UserError(f"config.{path.rstrip('.')} is {tree!r}; it must be a section of keys")
-    if kind is Config:
-        tree = _with_vocabulary(tree)
+    tree = kind.completed(tree)
     kinds = typing.get_type_hints(kind)
     for key in tree:
         if key not in kinds:
@@ -41,29 +33,19 @@ def _build(kind: type, tree: Any, path: str) -> Any:
                 raise UserError(f"config.{path}{key} is called config.{new} now: rename it")
             near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)
             raise UserError(f"unknown key config.{path}{key}: did you mean config.{path}{near[0]}?")
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(kind):  # pyright: ignore[reportArgumentType]
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and field.name not in tree:
             raise UserError(f"config.{path}{field.name} is missing: it has no default")
     return kind(**{k: _convert(kinds[k], tree[k], path + k) for k in kinds if k in tree})
 
 
-def _with_vocabulary(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The model's is the tokenizer's; a section of a wrong type is reported later."""
-    try:
-        size = tree.get("data", {}).get("tokenizer", {})["vocab_size"]
-        model = {**tree.get("model", {}), "vocab_size": size}
-    except (KeyError, TypeError, AttributeError):
-        return tree
-    return {**tree, "model": model}
-
-
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and issubclass(kind, Section):
         try:
-            return _build(typing.cast(type, kind), value, path + ".")
+            return build(kind, value, path + ".")
         except UserError as error:
-            if kind is not Config or path in str(error):
+            if not kind.is_experiment or path in str(error):
                 raise
             raise UserError(f"config.{path}: {error}") from error  # which experiment's it is
     origin = typing.get_origin(kind)

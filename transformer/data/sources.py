@@ -240,6 +240,11 @@ class Checked:
             )
 
     def fingerprint(self, split: str) -> str:
+        if not self.has(split):
+            raise UserError(
+                f"data.source is {self.name!r}, which has no {split} split: give it one, or take "
+                "another split"
+            )
         fingerprint = self.corpus.fingerprint(split)
         if not (isinstance(fingerprint, str) and fingerprint):
             raise UserError(

@@ -5,8 +5,9 @@ from typing import Any
 
 from transformer.data import Blanks
 from transformer.data.treebank import put_together
+from transformer.decoding.input_shapes import InputShapes
 from transformer.decoding.scoring import Scorer
-from transformer.decoding.translate import InputShapes, Translator
+from transformer.decoding.translate import Translator
 from transformer.experiment import Experiment
 
 

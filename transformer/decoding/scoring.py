@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from transformer.batch import EOS, Batch, Source, Target
-from transformer.decoding.translate import InputShapes, TextCoder
+from transformer.decoding.input_shapes import InputShapes
+from transformer.decoding.translate import TextCoder
 from transformer.errors import UserError
 from transformer.models.seq2seq import Seq2Seq
 from transformer.sharding import Layout

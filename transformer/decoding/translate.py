@@ -24,6 +24,7 @@ from transformer.config import DecodingConfig
 from transformer.decoding import memory, penalties
 from transformer.decoding.beam import beam_search
 from transformer.decoding.greedy import greedy_search
+from transformer.decoding.input_shapes import InputShapes
 from transformer.decoding.search import Hypotheses
 from transformer.errors import UserError
 from transformer.models.quantization import quantized
@@ -33,7 +34,6 @@ from transformer.streams import BadLine
 
 T = TypeVar("T")
 
-SHORT = 32  # tokens
 _line_breaks = re.compile("[\r\n]+")
 
 
@@ -61,33 +61,6 @@ NOT_FINITE = BadLine(
     "has no translation: the model's scores are not finite numbers; take the parameters of an "
     "earlier checkpoint"
 )
-
-
-@dataclass(frozen=True)
-class InputShapes:
-    """The shapes that sentences are padded to, so that few searches are compiled.
-
-    Attributes:
-        max_length: source tokens that the model takes, `</s>` included.
-        max_output_length: output tokens at most, `</s>` included, whatever the source's length and
-            `extra_length`; None: these alone say.
-        row_multiple: rows of every batch are a multiple of this.
-        length_multiple: source lengths are a multiple of this.
-    """
-
-    max_length: int = 256
-    max_output_length: int | None = None
-    row_multiple: int = 8
-    length_multiple: int = 8
-
-    def length(self, longest: int, sentences: int) -> int:
-        """The length that sentences are padded to, the longest of which has `longest` tokens.
-
-        A few sentences have `SHORT` at least: who looks at one after another compiles one program.
-        """
-        at_least = longest if sentences > self.row_multiple else max(longest, SHORT)
-        buckets = bucket_lengths(self.max_length, self.length_multiple)
-        return next(size for size in buckets if size >= min(at_least, buckets[-1]))
 
 
 class Translator:
@@ -336,18 +309,6 @@ class Translator:
                 )
             )
         return results
-
-
-def bucket_lengths(max_length: int, multiple: int) -> list[int]:
-    """Few lengths up to `max_length`, about half as long again each, all multiples of `multiple`.
-
-    bucket_lengths(100, 8) == [8, 16, 24, 32, 48, 72, 104]
-    """
-    most = -(-max_length // multiple)
-    counts = [1]
-    while counts[-1] < most:
-        counts.append(min(counts[-1] + max(1, counts[-1] // 2), most))
-    return [count * multiple for count in counts]
 
 
 def _refuse_bad(lines: list[list[T] | BadLine], first_line: int) -> list[list[T]]:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from transformer import run_directory
-from transformer.config.experiment import BLEU_TOKENIZERS
+from transformer.config.decoding import BLEU_TOKENIZERS
 from transformer.errors import UserError
 from transformer.experiment import Experiment
 

@@ -93,10 +93,8 @@ class SentenceInspector:
         source_ids, target_ids = tokenizer.encode([sentence, translation])
         if not source_ids or not target_ids:
             side = "sentence" if not source_ids else "translation"
-            raise UserError(
-                f"the {side} is empty, so there is nothing to attend to: "
-                f"give {'one' if side == 'sentence' else 'one by --translation'}"
-            )
+            how = " by --translation=TEXT, in Python translation=TEXT" if source_ids else ""
+            raise UserError(f"the {side} is empty, so there is nothing to attend to: give one{how}")
         source_ids, target_ids = [*source_ids, EOS], [*target_ids, EOS]
         maps = self._maps(source_ids, target_ids)
         if maps.cross_NBHTS is not None:

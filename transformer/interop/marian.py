@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from transformer.batch import BOS, EOS, PAD
 from transformer.config import DecodingConfig, ModelConfig
-from transformer.decoding.translate import InputShapes
+from transformer.decoding.input_shapes import InputShapes
 from transformer.errors import UserError
 from transformer.interop.folders import read_json, read_weights
 from transformer.interop.generation_keys import CONFIG, GENERATION

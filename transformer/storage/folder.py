@@ -16,7 +16,8 @@ from transformer.checked_json import Damaged
 from transformer.errors import UserError
 from transformer.storage.address import Address, parse
 from transformer.storage.manifest import DATA, NAME, Entry, Manifest, Owner, Piece
-from transformer.storage.store import Changed, Store, Version, open_store
+from transformer.storage.store import Changed, Store, Version
+from transformer.storage.stores import open_store
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ read. What a store answers when it is busy or gone for a while is tried again, w
 """
 
 import contextlib
-import functools
-import importlib.util
 import logging
 import threading
 import time
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from transformer.errors import UserError
-from transformer.storage.address import STORES, Address
+from transformer.storage.address import Address
 
 log = logging.getLogger(__name__)
 
@@ -182,24 +180,3 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2.0 * pause, LONGEST_PAUSE)
-
-
-@functools.cache
-def open_store(scheme: str) -> Store:
-    """The store of a scheme, gs or s3, with this machine's credentials.
-
-    Raises:
-        UserError: what reads it is not installed.
-    """
-    module = {"gs": "gcsfs", "s3": "s3fs"}[scheme]
-    if importlib.util.find_spec(module) is None:
-        raise UserError(
-            f"{scheme}:// needs the package {module}: pip install -e '.[{STORES[scheme]}]'"
-        )
-    if scheme == "gs":
-        from transformer.storage.gcs import GoogleCloudStorage
-
-        return Store(GoogleCloudStorage())
-    from transformer.storage.s3 import S3
-
-    return Store(S3())

@@ -25,6 +25,8 @@ OPTIONAL = {
     "experiments/benchmarks/attention.py": {"torch"},
     "transformer/data/digits.py": {"sklearn"},
     "transformer/interop/folders.py": {"safetensors"},
+    "transformer/storage/gcs.py": {"aiohttp", "gcsfs", "google", "requests"},
+    "transformer/storage/s3.py": {"aiohttp", "botocore", "fsspec", "s3fs"},
 }
 
 
