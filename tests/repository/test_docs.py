@@ -125,8 +125,13 @@ def ran(command: list[str], folder: Path, devices: int = 1) -> None:
     assert process.returncode == 0, f"{process.stdout[-2_000:]}\n{process.stderr[-4_000:]}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def each_page() -> Iterator:
+    for page in PAGES:  # the other families are trained by tests of their own
+        mark = pytest.mark.long if page.stem == "other_families" else pytest.mark.slow
+        yield pytest.param(page, id=page.stem, marks=mark)
+
+
+@pytest.mark.parametrize("page", list(each_page()))
 def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
     for run in (folder / "runs").iterdir():  # another page's, of the same name perhaps
         if run.name != "casa_roja":
