@@ -344,8 +344,8 @@ class Folder:
         unread = []
         for address, (_, age) in self._store.list(self.address / DATA).items():
             key = address.key[start:]
-            token = int(key.split("/")[1])
-            old = age > ABANDONED or 0 < token < self._token
+            token = key.split("/")[1]
+            old = age > ABANDONED or (token.isdecimal() and 0 < int(token) < self._token)
             if old and key not in pieces and not key.startswith(folders):
                 unread.append(address)
         self._store.delete(unread)
