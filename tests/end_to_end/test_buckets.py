@@ -57,9 +57,7 @@ def test_a_run_is_killed_resumed_and_used_from_the_bucket_alone(
     workdir = f"gs://{object_stores.BUCKET}/runs/killed"
     command = ("train", TINY, f"--workdir={workdir}")
     process = start(*command, cache=cache, program=SHORT)
-    wait_for(process, lambda: "checkpoints/120" in names(workdir))
-    code, _, errors = run(*command, cache=cache, program=SHORT)
-    assert code == 1 and "is being trained by another process, process" in error_line(errors)
+    wait_for(process, lambda: "checkpoints/60" in names(workdir))
     process.kill()
     process.communicate()
     code, _, errors = run(*command, cache=cache, program=SHORT)
@@ -81,6 +79,17 @@ def test_a_run_is_killed_resumed_and_used_from_the_bucket_alone(
     assert "evaluation.dev.json" in names(workdir)
 
 
+def test_a_second_trainer_is_refused(google: object_stores.Proxy, cache: Path) -> None:
+    workdir = f"gs://{object_stores.BUCKET}/runs/refused"
+    command = ("train", TINY, f"--workdir={workdir}", "--config.training.steps=9000")
+    process = start(*command, cache=cache)
+    wait_for(process, lambda: storage.bucket_path(workdir).root.manifest(fresh=True).token == 1)
+    code, _, errors = run(*command, cache=cache)
+    assert code == 1 and "is being trained by another process, process" in error_line(errors)
+    assert process.poll() is None
+    process.kill()
+
+
 def test_a_frozen_owner_is_fenced(
     google: object_stores.Proxy, undisturbed: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -88,7 +97,7 @@ def test_a_frozen_owner_is_fenced(
     workdir = f"gs://{object_stores.BUCKET}/runs/frozen"
     command = ("train", TINY, f"--workdir={workdir}")
     frozen = start(*command, cache=cache, program=SHORT)
-    wait_for(frozen, lambda: "checkpoints/120" in names(workdir))
+    wait_for(frozen, lambda: "checkpoints/60" in names(workdir))
     frozen.send_signal(signal.SIGSTOP)
     second = start(*command, cache=cache, program=SHORT)
     wait_for(second, lambda: storage.bucket_path(workdir).root.manifest(fresh=True).token == 2)

@@ -96,7 +96,8 @@ def test_what_is_appended_is_read_as_one_file(
     assert opened().read("metrics.jsonl").endswith(b"last\nmore\n")
 
 
-def test_a_living_owner_is_named(opened: Open, short_terms: None) -> None:
+def test_a_living_owner_is_named(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "TERM", 12.0)  # of which it is looked at every sixth
     mine, theirs = opened(), opened()
     mine.take()
     over = threading.Event()
