@@ -103,10 +103,10 @@ def building(folder: Path) -> Iterator[Path]:
     """Makes an empty folder in which to build another, beside its place.
 
     It is deleted at the end unless it was renamed. Any number of processes may build one folder.
-    What killed ones left beside it is deleted, whatever they built.
+    What killed builders of it left is deleted.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent)
+    _discard_dead(leftovers(folder))  # of this folder alone: what lies beside may be anybody's
     unfinished, descriptor = _create_held(folder, folder=True)
     try:
         yield unfinished
@@ -227,7 +227,7 @@ class Appending:
 
     def __init__(self, path: AnyPath):
         self.path = path
-        self._file = None if isinstance(path, BucketPath) else path.open("ab", buffering=0)
+        self._file = None if isinstance(path, BucketPath) else path.open("ab")
 
     def write(self, content: bytes) -> None:
         with streams.naming(str(self.path)):
@@ -235,6 +235,7 @@ class Appending:
                 self.path.append(content)
             elif self._file:
                 self._file.write(content)
+                self._file.flush()  # all of it, or an error: a raw write may stop half-way
 
     def sync(self) -> None:
         """Returns when what was written outlasts the machine; in a bucket, see above."""

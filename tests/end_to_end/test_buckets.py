@@ -51,13 +51,19 @@ def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def started(command: tuple[str, ...], workdir: str, cache: Path) -> subprocess.Popen:
+    """A trainer that has written a checkpoint."""
+    process = start(*command, cache=cache, program=SHORT)
+    wait_for(process, lambda: "checkpoints/60" in names(workdir))
+    return process
+
+
 def test_a_run_is_killed_resumed_and_used_from_the_bucket_alone(
     google: object_stores.Proxy, undisturbed: Path, cache: Path, tmp_path: Path
 ) -> None:
     workdir = f"gs://{object_stores.BUCKET}/runs/killed"
     command = ("train", TINY, f"--workdir={workdir}")
-    process = start(*command, cache=cache, program=SHORT)
-    wait_for(process, lambda: "checkpoints/60" in names(workdir))
+    process = started(command, workdir, cache)
     process.kill()
     process.communicate()
     code, _, errors = run(*command, cache=cache, program=SHORT)
@@ -96,8 +102,7 @@ def test_a_frozen_owner_is_fenced(
     """It is stopped beyond its term, another takes over, it goes on: nothing of it is read."""
     workdir = f"gs://{object_stores.BUCKET}/runs/frozen"
     command = ("train", TINY, f"--workdir={workdir}")
-    frozen = start(*command, cache=cache, program=SHORT)
-    wait_for(frozen, lambda: "checkpoints/60" in names(workdir))
+    frozen = started(command, workdir, cache)
     frozen.send_signal(signal.SIGSTOP)
     second = start(*command, cache=cache, program=SHORT)
     wait_for(second, lambda: storage.bucket_path(workdir).root.manifest(fresh=True).token == 2)

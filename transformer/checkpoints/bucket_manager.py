@@ -61,7 +61,7 @@ class BucketManager:
         return [int(path.name) for path in self._directory.iterdir() if path.name.isdigit()]
 
     def item(self, step: int, name: str) -> epath.Path:
-        """Where Orbax finds an item of a checkpoint. Raises FileNotFoundError."""
+        """The path at which Orbax finds an item of a checkpoint. Raises FileNotFoundError."""
         return epath.Path((self._directory / str(step)).address()) / name
 
     def delete(self, step: int) -> None:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint._src.multihost import multihost
+from orbax.checkpoint import multihost
 
 from transformer import distributed, files
 from transformer.checkpoints import old_names, orbax_io

@@ -65,7 +65,7 @@ class DiskManager:
             raise RuntimeError("Orbax did not take it")
 
     def item(self, step: int, name: str) -> epath.Path:
-        """Where Orbax finds an item of a checkpoint."""
+        """The path at which Orbax finds an item of a checkpoint."""
         return epath.Path(self._folder / str(step) / name)
 
     def delete(self, step: int) -> None:

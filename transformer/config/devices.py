@@ -1,4 +1,4 @@
-"""Where an experiment runs: a mesh of devices, what is split over it, and several processes."""
+"""A mesh of devices, what is split over it, and several processes of one run."""
 
 from dataclasses import dataclass
 

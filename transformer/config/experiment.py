@@ -86,7 +86,7 @@ class Config(Section):
     """One experiment, resolved. By default the base model of the paper on WMT14 English-German."""
 
     is_experiment: ClassVar[bool] = True
-    """Its errors say which experiment's they are, where there are several."""
+    """Errors of a configuration of several experiments say which one's they are."""
 
     name: str = checked("", _name)
     """The run's; "": a hash of the resolved configuration."""

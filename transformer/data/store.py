@@ -151,6 +151,7 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
         log.warning("%s is damaged (%s): building it anew", folder, error)
 
     try:
+        files.sweep(folder.parent)  # a cache, all of it ours
         with files.building(folder) as unfinished:
             with _without_collector():
                 _build(unfinished, chunks(), dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformer.errors import UserError
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(gs|s3|az|abfs|hf|hdfs|https?|file):/")
-STORES = {"gs": "gcs", "s3": "s3"}  # a scheme, and the extra of setup.cfg that reads it
+SCHEMES = ("gs", "s3")
 # What every store, shell and library between here and there reads as it is meant.
 PLAIN = re.compile(r"[A-Za-z0-9_.=+@,~-]+")
 
@@ -40,7 +40,7 @@ def parse(text: str) -> Address:
     """
     scheme, _, rest = text.partition(":")
     scheme = scheme.lower()
-    if scheme not in STORES or not rest.startswith("//"):
+    if scheme not in SCHEMES or not rest.startswith("//"):
         raise UserError(
             f"{text} is no folder or file of a disk, and of no store that is supported: give a "
             "path, gs://BUCKET/NAME or s3://BUCKET/NAME"

@@ -90,7 +90,7 @@ class BucketPath:
         self.root.publish(renamed={self.key: target.key})
 
     def address(self) -> str:
-        """Where a library finds this folder that it has written. Raises FileNotFoundError."""
+        """The address at which a library finds this folder of its own. Raises FileNotFoundError."""
         return str(self.root.folder_address(self.key))
 
     def _entry(self):

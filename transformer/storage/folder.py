@@ -118,7 +118,7 @@ class Folder:
         raise FileNotFoundError(2, "No such file", str(self.address / name))
 
     def folder_address(self, name: str) -> Address:
-        """Where a library finds a folder that it has written. Raises FileNotFoundError."""
+        """The address of a folder that a library has written. Raises FileNotFoundError."""
         entry = self.manifest().entries.get(name)
         if entry is None or not entry.folder:
             raise FileNotFoundError(2, "No such folder", str(self.address / name))

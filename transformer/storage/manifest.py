@@ -102,7 +102,7 @@ class Manifest:
         return dataclasses.replace(self, entries=entries)
 
     def renamed(self, names: Mapping[str, str]) -> "Manifest":
-        """With files and folders under new names, by the old ones."""
+        """Gives files and folders, named by the keys, the names that are the values."""
 
         def now(name: str) -> str:
             for old, new in names.items():

@@ -4,7 +4,6 @@ import functools
 import importlib.util
 
 from transformer.errors import UserError
-from transformer.storage.address import STORES
 from transformer.storage.store import Store
 
 
@@ -15,11 +14,9 @@ def open_store(scheme: str) -> Store:
     Raises:
         UserError: what reads it is not installed.
     """
-    module = {"gs": "gcsfs", "s3": "s3fs"}[scheme]
+    module, extra = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}[scheme]
     if importlib.util.find_spec(module) is None:
-        raise UserError(
-            f"{scheme}:// needs the package {module}: pip install -e '.[{STORES[scheme]}]'"
-        )
+        raise UserError(f"{scheme}:// needs the package {module}: pip install -e '.[{extra}]'")
     if scheme == "gs":
         from transformer.storage.gcs import GoogleCloudStorage
 
