@@ -109,6 +109,18 @@ def copy(options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def prepare(options: argparse.Namespace) -> Exit:
+    config = load_config(options.config, options.config_arguments)
+    runtime.prepare()
+    from transformer.preparing import prepare as prepare_corpus
+
+    part, of = options.part
+    is_whole = prepare_corpus(config, options.to, part=part, of=of)
+    if is_whole and options.to:
+        print(f"next: transformer train ... --config.data.prepared={options.to}", file=sys.stderr)
+    return Exit.DONE
+
+
 def evaluate(options: argparse.Namespace) -> Exit:
     run = _open_run(options)
     from transformer.files import write_json
@@ -241,7 +253,9 @@ def _print(text: str) -> None:
     streams.output(f"{text}\n")
 
 
-COMMANDS = (train, evaluate, translate, attention, verify, compare, table3, params, copy)
+COMMANDS = (
+    *(prepare, train, evaluate, translate, attention, verify, compare, table3, params, copy),
+)
 
 if __name__ == "__main__":
     console()

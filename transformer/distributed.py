@@ -107,6 +107,11 @@ def count() -> int:
     return jax.process_count()
 
 
+def index() -> int:
+    """The number of this process among them, from 0."""
+    return jax.process_index()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes what is written once."""
     return jax.process_index() == 0
@@ -158,10 +163,14 @@ def barrier(name: str) -> None:
     """Returns when all processes have reached the barrier of this name."""
     if jax.process_count() > 1:
         number = _next(f"barrier {name}")
-        _client().wait_at_barrier(f"transformer/{name}/{number}", int(1000 * A_DAY))
+        waiting = _after(SAID, lambda: log.info("waiting for the other processes (%s)", name))
+        try:
+            _client().wait_at_barrier(f"transformer/{name}/{number}", int(1000 * A_DAY))
+        finally:
+            waiting.cancel()
 
 
-def first_then_all(name: str, work: Callable[[], None]) -> None:
+def first_then_all(name: str, work: Callable[[], object]) -> None:
     """`work` in the first process, while the others wait for it."""
     if is_first():
         work()

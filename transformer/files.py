@@ -250,6 +250,16 @@ class Appending:
             self._file.close()
 
 
+def require_room(folder: Path, size: int, key: str) -> None:
+    """Raises UserError where a disk has less room than `size` bytes; `key` names the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise UserError(
+            f"{key}={folder}: {size / 2**20:,.0f} MiB do not fit, {free / 2**20:,.0f} MiB are "
+            f"free: make room, or name a folder of a larger disk in {key}"
+        )
+
+
 def leftovers(path: Path) -> Iterator[Path]:
     """What writers of a path are at work on, or left when they were killed."""
     return path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}")

@@ -20,6 +20,16 @@ EXIT_HELP = """
 exit code: 0 done; 42 told to stop (Ctrl-C, SIGTERM, SIGHUP) and all saved, the same command
 goes on; anything else is an error.
 """
+PREPARE_HELP = (
+    CONFIG_HELP
+    + """
+examples:
+  transformer prepare --config=experiments/wmt14_en_de_base.py
+  transformer prepare --config=experiments/wmt14_en_de_base.py --to=gs://BUCKET/wmt14_en_de
+  transformer train --config=experiments/wmt14_en_de_base.py \\
+      --config.data.prepared=gs://BUCKET/wmt14_en_de --workdir=gs://BUCKET/runs/base
+"""
+)
 TRANSLATE_HELP = """
 Each line of input becomes n_best lines of output, one by default. A line that is bad (not UTF-8,
 longer than the model takes) becomes empty lines, and is named on standard error at the end.
@@ -53,8 +63,8 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
     """A parser whose result has the chosen command as `run`, and its options.
 
     Args:
-        commands: by their names: train, evaluate, translate, attention, verify, compare, table3,
-            params.
+        commands: by their names: prepare, train, evaluate, translate, attention, verify, compare,
+            table3, params, copy.
     """
     by_name = {command.__name__: command for command in commands}
     parser = _Parser(
@@ -75,6 +85,24 @@ def command_line(commands: Sequence[Command]) -> argparse.ArgumentParser:
         )
         sub.set_defaults(run=by_name[name])
         return sub
+
+    sub = command(
+        "prepare", "tokenise an experiment's corpus, once for all runs that read it", PREPARE_HELP
+    )
+    _add_config(sub)
+    sub.add_argument(
+        "--to",
+        type=any_path,
+        help="the folder of the prepared corpus, on a disk or in a bucket (default: the cache of "
+        "this machine, where train finds it by itself)",
+    )
+    sub.add_argument(
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="K/N",
+        help="do the K-th of N parts: one for each machine, all with the same --to",
+    )
 
     sub = command("train", "train an experiment, or go on with one", CONFIG_HELP + EXIT_HELP)
     _add_config(sub)
@@ -184,6 +212,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 12 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and len(text) < 12) or not 1 <= int(
+        number
+    ) <= int(of):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: give K/N, such as 1/4")
+    return int(number), int(of)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

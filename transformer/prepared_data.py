@@ -5,7 +5,7 @@ import functools
 import logging
 import operator
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,14 @@ from transformer.data import (
     plan_buckets,
     plan_packed,
     selection,
+    shards,
     store_key,
     tokenizers,
 )
+from transformer.data.chunks import Chunk
+from transformer.data.prepared import PreparedCorpus
 from transformer.data.sides import check_sides
+from transformer.data.store import find_store, open_chunks
 from transformer.errors import UserError
 from transformer.upstream.compilation_cache import CheckedCache
 
@@ -55,6 +59,8 @@ class PreparedData:
 
     @cached_property
     def corpus(self) -> Corpus:
+        if folder := self._config.data.prepared:
+            return PreparedCorpus(files.any_path(folder), self._config.data)
         return open_corpus(self._config.data)
 
     def check_corpus(self) -> None:
@@ -85,7 +91,7 @@ class PreparedData:
         if corpus:
             self._note("train", corpus)
         if options.path and Path(options.path).exists():
-            adopted = SentencePieceTokenizer(own_tokenizers.adopted(Path(options.path)))
+            adopted = SentencePieceTokenizer(own_tokenizers.adopted(options.path))
             if adopted.fingerprint != tokenizer.fingerprint:
                 raise UserError(
                     f"data.tokenizer.path={options.path} is another tokenizer than {path}, with "
@@ -114,8 +120,10 @@ class PreparedData:
                 "back, or take another --workdir"
             )
         options = self._config.data.tokenizer
-        if options.path:
-            files.write(path, own_tokenizers.adopted(Path(options.path)))
+        if isinstance(self.corpus, PreparedCorpus):
+            files.write(path, self.corpus.tokenizer())
+        elif options.path:
+            files.write(path, own_tokenizers.adopted(options.path))
         elif options.kind not in KINDS:
             own = own_tokenizers.train_own(options.kind, self._readable, dict(options.options))
             files.write(path, own)
@@ -179,11 +187,58 @@ class PreparedData:
     def _store(self, split: str) -> tuple[Store, Path]:
         """A split's store, and the folder that it lies in."""
         fingerprint = self._fingerprint(split)
-        folder = self._cache_dir / "tokens"
         key = store_key(fingerprint, self.tokenizer.fingerprint)
-        store = open_store(folder, lambda: self.corpus.pairs(split), self.tokenizer, key=key)
+        folder = self._cache_dir / "tokens" / key
+        if isinstance(self.corpus, PreparedCorpus):
+            chunks = functools.partial(self.corpus.chunks, split, key)
+            store = self._copied(folder, chunks, self.corpus.bytes_of(split))
+        elif distributed.count() > 1:
+            store = self._tokenised_together(split, folder)
+        else:
+            store = open_store(
+                folder.parent, lambda: self.corpus.pairs(split), self.tokenizer, key=key
+            )
         self._note(split, fingerprint)
-        return store, folder / key
+        return store, folder
+
+    def _tokenised_together(self, split: str, folder: Path) -> Store:
+        """A split's store, of which each of the run's processes has tokenised a part.
+
+        The parts meet in the run's directory, which all processes see.
+        """
+        size, processes = self.tokenizer.size, distributed.count()
+        if distributed.all_true(find_store(folder, vocab_size=size) is not None):
+            return self._copied(folder, lambda: iter(()), 0)
+        parts = self._workdir / "tokens" / folder.name
+        pairs = shards.write(
+            parts,
+            self.corpus.pairs(split),
+            self.tokenizer,
+            lambda number: number % processes == distributed.index(),
+        )
+        count = shards.count(pairs)
+        distributed.barrier("tokens")
+        store = self._copied(folder, lambda: shards.read(parts, count), 0)
+        distributed.barrier("copies of tokens")
+        if distributed.is_first():
+            shards.discard(parts, count)
+        return store
+
+    def _copied(self, folder: Path, chunks: Callable[[], Iterator[Chunk]], size: int) -> Store:
+        """The store in a folder, made of tokens that are elsewhere; once on each disk.
+
+        Raises:
+            UserError: there is no room for as many bytes as `size`.
+        """
+
+        def copy() -> Store:
+            if store := find_store(folder, vocab_size=self.tokenizer.size):
+                return store
+            files.require_room(folder.parent, size, "data.cache_dir")
+            return open_chunks(folder, chunks, vocab_size=self.tokenizer.size, verb="copied")
+
+        distributed.first_then_all("copy of tokens", copy)  # which others on its disk then find
+        return copy()
 
     @property
     def _left_out(self) -> Problem:

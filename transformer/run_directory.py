@@ -24,7 +24,7 @@ from typing import Any
 
 from transformer import distributed, machine
 from transformer.config import Config, is_default
-from transformer.config.experiment import CACHES, PLACEMENT_KEYS
+from transformer.config.experiment import CACHES, FILES, PLACEMENT_KEYS
 from transformer.config.renamed import with_new_names
 from transformer.errors import UserError
 from transformer.files import AnyPath, Damaged, leftovers, read_json, write_json
@@ -35,16 +35,6 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 CHOICES = "choices.json"
-# Files, which each machine may have elsewhere; what is read in them is compared by its content.
-FILES = (
-    "data.text",
-    "data.tokenizer.path",
-    "data.treebank",
-    "data.files.patterns",
-    "data.mixture.*.text",
-    "data.mixture.*.treebank",
-    "data.mixture.*.files.patterns",
-)
 # What may differ when a run goes on: where it runs, how long, what it shows, how it decodes.
 MAY_CHANGE = (
     *PLACEMENT_KEYS,

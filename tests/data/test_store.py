@@ -12,7 +12,7 @@ import pytest
 
 from transformer import files
 from transformer.batch import EOS
-from transformer.data import Pair, Problem, SentencePieceTokenizer, open_store, store_key
+from transformer.data import Pair, Problem, SentencePieceTokenizer, chunks, open_store, store_key
 from transformer.data import store as store_module
 from transformer.errors import UserError
 
@@ -44,7 +44,7 @@ def assert_holds(store, pairs, tokenizer):
 
 
 def test_a_store_holds_the_corpus_and_is_built_once(corpus, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "CHUNK", 29)  # 211 pairs in 8 chunks, the last one short
+    monkeypatch.setattr(chunks, "CHUNK", 29)  # 211 pairs in 8 chunks, the last one short
     for _ in range(2):
         store = open_store(tmp_path, corpus, tokenizer, key="k")
         assert_holds(store, corpus.pairs, tokenizer)
@@ -56,7 +56,7 @@ def test_a_store_holds_the_corpus_and_is_built_once(corpus, tokenizer, tmp_path,
 def test_a_store_that_takes_long_says_how_far_it_is(
     corpus, tokenizer, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(store_module, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "CHUNK", 100)
     monkeypatch.setattr(store_module, "QUIET", 0.0)
     caplog.set_level("INFO", "transformer")
     open_store(tmp_path, corpus, tokenizer, key="k")
@@ -73,7 +73,7 @@ def test_gather_is_many_sentences_end_to_end(store):
 
 
 def test_what_is_known_of_each_pair(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "CHUNK", 2)  # duplicates are found across chunks
+    monkeypatch.setattr(chunks, "CHUNK", 2)  # duplicates are found across chunks
     pairs = [
         Pair("la casa", "the house"),
         Pair("la casa", "the dog", Problem.NOT_UTF8, 1),

@@ -16,7 +16,8 @@ import random, sys
 from pathlib import Path
 import numpy as np
 from transformer import files
-from transformer.data.store import PAIR, Chunk, open_chunks
+from transformer.data.chunks import PAIR, Chunk
+from transformer.data.store import open_chunks
 
 folder, seed, opens = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 draw = random.Random(seed)

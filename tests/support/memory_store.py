@@ -43,6 +43,16 @@ class Memory:
         kept = self.objects[address]
         return kept.content, Version(str(kept.generation), self.clock - kept.written)
 
+    def size(self, address: Address) -> tuple[int, str]:
+        content, version = self.read_version(address)
+        return len(content), version.id
+
+    def read_range(self, address: Address, start: int, stop: int, version: str) -> bytes:
+        content, now = self.read_version(address)
+        if now.id != version:
+            raise Changed
+        return content[start:stop]
+
     def write(self, address: Address, content: bytes) -> None:
         self._put(address, content)
 

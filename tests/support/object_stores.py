@@ -12,6 +12,7 @@ import http.server
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -89,7 +90,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.server.conditional:  # Google tells with the content which one it is
                 name = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path.split("/o/")[1])
                 generation = self._generation(name)
-                status, headers, content = self._pass_on(body)
+                if query.get("generation", [generation]) != [generation]:
+                    status, headers, content = 404, {}, b""
+                else:
+                    status, headers, content = self._range(*self._pass_on(body))
                 headers["x-goog-generation"] = generation
         else:
             status, headers, content = self._pass_on(body)
@@ -104,6 +108,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
         status, _, content = self._ask("GET", path)
         return json.loads(content)["generation"] if status == 200 else "0"
+
+    def _range(
+        self, status: int, headers: dict[str, str], content: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        """The bytes that were asked for, of an answer that has all of them."""
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if status != 200 or not wanted:
+            return status, headers, content
+        start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+        return 206, headers, content[start:stop]
 
     def _pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}

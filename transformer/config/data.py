@@ -173,6 +173,9 @@ class DataConfig(Section, section="data"):
     """Lengths of every batch are a multiple of this."""
     prefetch: int = not_negative(2)
     """Batches kept ready on the device."""
+    prepared: str = ""
+    """A corpus that `transformer prepare --to` has made, a folder or gs://BUCKET/NAME: its tokens
+    and its tokenizer are taken, and the text itself is not read."""
     cache_dir: str = ""
     """Folder of tokenised corpora and tokenizers; "": $XDG_CACHE_HOME/transformer, or
     ~/.cache/transformer."""

@@ -31,7 +31,22 @@ from transformer.errors import UserError
 from transformer.nested import without
 
 # Folders, which each machine may have elsewhere; what is read in them is compared by its content.
-CACHES = ("data.cache_dir", "data.tfds.data_dir", "data.mixture.*.tfds.data_dir")
+CACHES = (
+    "data.cache_dir",
+    "data.prepared",
+    "data.tfds.data_dir",
+    "data.mixture.*.tfds.data_dir",
+)
+# Files, which each machine may have elsewhere; what is read in them is compared by its content.
+FILES = (
+    "data.text",
+    "data.tokenizer.path",
+    "data.treebank",
+    "data.files.patterns",
+    "data.mixture.*.text",
+    "data.mixture.*.treebank",
+    "data.mixture.*.files.patterns",
+)
 # Where and as what a run runs: nothing that comes of it depends on these.
 PLACEMENT_KEYS = ("name", "distributed", "mesh", "data.prefetch", *CACHES)
 

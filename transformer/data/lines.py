@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from transformer import storage
 from transformer.data.pairs import Pair, Problem
 from transformer.errors import UserError
 
@@ -105,7 +106,7 @@ def read_lines(path: str, key: str, digests: Digests | None = None) -> Iterator[
 class _Hashed(io.RawIOBase):
     """A file's bytes, hashed as they are read."""
 
-    def __init__(self, file: io.FileIO):
+    def __init__(self, file: io.RawIOBase):
         self._file, self._sha256 = file, hashlib.sha256()
 
     def readable(self) -> bool:
@@ -121,8 +122,8 @@ class _Hashed(io.RawIOBase):
         return self._sha256.hexdigest()
 
 
-def open_regular(path: str | Path, key: str) -> io.FileIO:
-    """A file opened for its bytes, unbuffered.
+def open_regular(path: str | Path, key: str) -> io.RawIOBase:
+    """A file opened for its bytes, unbuffered; or an object in a bucket, which is read as it comes.
 
     Raises:
         UserError: it is a pipe or a device: it will be read more than once.
@@ -130,6 +131,8 @@ def open_regular(path: str | Path, key: str) -> io.FileIO:
     """
     if "\0" in str(path):
         raise UserError(f"{key} has a NUL in it: {str(path)[:60]!r}; give the path of a file")
+    if storage.is_address(path):
+        return storage.ObjectReader(str(path))
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an error of its own
         raise UserError(
@@ -169,6 +172,6 @@ def file_digest(path: str | Path, key: str = KEY) -> str:
     """SHA-256 of a file's bytes. Raises UserError where it cannot be read."""
     try:
         with open_regular(path, key) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path in {key}") from error

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformer.batch import BOS, EOS, PAD
@@ -16,7 +15,7 @@ from transformer.files import AnyPath
 KIND, PATH = "data.tokenizer.kind", "data.tokenizer.path"
 
 
-def adopted(path: Path) -> bytes:
+def adopted(path: str) -> bytes:
     """A SentencePiece model with our special ids: pieces reordered, and none cut otherwise.
 
     Most models have <unk> as 0 and no <pad>; here PAD, BOS, EOS and UNK are 0 to 3, and those that
@@ -27,7 +26,7 @@ def adopted(path: Path) -> bytes:
     """
     try:
         with open_regular(path, PATH) as file:
-            content = file.readall()
+            content = file.readall() or b""
     except OSError as error:
         raise UserError(f"{PATH}={path}: {error.strerror}; no tokenizer there") from error
     model = _loaded(content, path).model
@@ -60,7 +59,7 @@ def adopted(path: Path) -> bytes:
     return _loaded(proto.SerializeToString(deterministic=True), path).model
 
 
-def _loaded(content: bytes, path: AnyPath) -> SentencePieceTokenizer:
+def _loaded(content: bytes, path: str) -> SentencePieceTokenizer:
     try:
         if not content:
             raise RuntimeError("an empty file")

@@ -22,7 +22,8 @@ from jaxtyping import Int
 
 from transformer import files
 from transformer.data.batching import Plan
-from transformer.data.store import CHUNK, Chunk, Store, open_chunks
+from transformer.data.chunks import CHUNK, Chunk
+from transformer.data.store import Store, open_chunks
 from transformer.data.tokenizers import SentencePieceTokenizer
 from transformer.rng import Stream
 

@@ -60,7 +60,7 @@ def readable(pairs: Iterable[Pair], leave_out: Problem) -> Iterator[Pair]:
 
 
 def nothing_left(total: int, fallen: Counter[Problem]) -> str:
-    return f"none of {total:,} training pairs is left ({_listed(fallen)})"
+    return f"none of {total:,} training pairs is left ({listed(fallen)})"
 
 
 def count(problems: UInt8[np.ndarray, " n"], kinds: Problem) -> Counter[Problem]:
@@ -75,10 +75,11 @@ def summary(problems: UInt8[np.ndarray, " n"], leave_out: Problem) -> str:
     left_out = int(((problems & leave_out) != 0).sum())
     if left_out == total:
         return nothing_left(total, fallen)
-    return f"left out {left_out:,} of {total:,} training pairs ({_listed(fallen)})"
+    return f"left out {left_out:,} of {total:,} training pairs ({listed(fallen)})"
 
 
-def _listed(fallen: Counter[Problem]) -> str:
+def listed(fallen: Counter[Problem]) -> str:
+    """How many pairs have which problems, in words."""
     return ", ".join(f"{fallen[kind]:,} {NAMES[kind]}" for kind in Problem if fallen[kind])
 
 

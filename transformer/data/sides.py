@@ -6,11 +6,12 @@ import logging
 import os
 import stat
 
-from transformer.data.lines import KEY, read_lines
+from transformer.data.lines import KEY, file_digest, open_regular, read_lines
 from transformer.data.sources import Corpus, Mixture, Tfds
 from transformer.data.tables import column_numbers
 from transformer.data.text import Text
 from transformer.errors import UserError
+from transformer.storage import is_address
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ def _check_files(corpus: Text, split: str) -> None:
 
 def _are_one(source: str, target: str) -> str:
     """What makes two files one, if anything does."""
+    if is_address(source) or is_address(target):
+        same = source == target or file_digest(source) == file_digest(target)
+        return "objects of equal content" if same else ""
     if os.path.samefile(source, target):
         return "one file"
     return "files of equal content" if filecmp.cmp(source, target, shallow=False) else ""
@@ -88,6 +92,9 @@ def _are_one(source: str, target: str) -> str:
 def _has_text(path: str) -> bool:
     """Whether it is a file that can be read and has anything in it."""
     try:
+        if is_address(path):
+            with open_regular(path, KEY) as file:
+                return bool(file.read(1))
         status = os.stat(path)
         return stat.S_ISREG(status.st_mode) and status.st_size > 0 and os.access(path, os.R_OK)
     except (OSError, ValueError):

@@ -10,23 +10,19 @@ that went in, so a folder is never updated: it is right, or it is damaged and bu
 import contextlib
 import gc
 import hashlib
-import itertools
 import logging
 import os
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Int, Integer, UInt8, UInt16, UInt64
 
 from transformer import files
-from transformer.batch import EOS
-from transformer.data.arrays import ranges, starts
+from transformer.data.arrays import ranges
+from transformer.data.chunks import PAIR, Chunk, encoded
 from transformer.data.pairs import Pair, Problem
 from transformer.data.tokenizers import Tokenizer
 from transformer.errors import UserError
@@ -34,29 +30,10 @@ from transformer.errors import UserError
 log = logging.getLogger(__name__)
 
 VERSION = 5  # of the layout above, and of how text is held to its fingerprint: raise it with them
-CHUNK = 8_192  # pairs tokenised at a time
 QUIET = 10.0  # seconds without a word, at most, while a store is built
 TRIES = 10  # to put a store in its place, while others put, delete and mend theirs
 
 WRITTEN = ("tokens.bin", "offsets.npy", "pairs.npy")
-PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
-
-
-class Chunk(NamedTuple):
-    """Some pairs on their way into a store."""
-
-    ids: Int[np.ndarray, " total"]  # of all sentences, EOS included, source 0, target 0 ...
-    lengths: Int[np.ndarray, " sentences"]
-    pairs: np.ndarray  # PAIR of each
-
-    @classmethod
-    def of(cls, sentences: list[list[int]], pairs: np.ndarray) -> Self:
-        """Packs sentences as a tokenizer gives them; EOS is put behind each."""
-        for sentence in sentences:
-            sentence.append(EOS)
-        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
-        flat = itertools.chain.from_iterable(sentences)
-        return cls(np.fromiter(flat, np.int32, int(lengths.sum())), lengths, pairs)
 
 
 class Store:
@@ -77,6 +54,11 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on a disk."""
+        return sum(array.nbytes for array in (self._tokens, self._offsets, self.pairs))
 
     @property
     def problems(self) -> UInt8[np.ndarray, " n"]:
@@ -127,34 +109,40 @@ def open_store(
         UserError: the corpus is bad or empty, or `cache_dir` cannot be written.
     """
     return open_chunks(
-        Path(cache_dir) / key, lambda: _encoded(pairs(), tokenizer), vocab_size=tokenizer.size
+        Path(cache_dir) / key, lambda: encoded(pairs(), tokenizer), vocab_size=tokenizer.size
     )
 
 
-def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_size: int) -> Store:
+def open_chunks(
+    folder: Path,
+    chunks: Callable[[], Iterator[Chunk]],
+    *,
+    vocab_size: int,
+    verb: str = "tokenised",
+) -> Store:
     """The store in `folder`, made of `chunks` first if it is not there whole.
 
     Any number of processes may do this at once: each builds in a folder of its own, the first to
     finish renames it into place, and the others drop theirs. What a store has mapped stays whole
     when its folder is deleted.
 
+    Args:
+        folder: of this store alone.
+        chunks: starts a pass over its content.
+        vocab_size: of the tokenizer; it decides how wide ids are.
+        verb: what is done with each pair, for the log.
+
     Raises:
         UserError: there are no pairs, or `folder` cannot be written.
     """
-    dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
-    try:
-        return _read(folder, dtype)
-    except FileNotFoundError as error:
-        if folder.exists():
-            log.warning("%s is damaged (%s is missing): building it anew", folder, error.filename)
-    except (OSError, EOFError, ValueError) as error:
-        log.warning("%s is damaged (%s): building it anew", folder, error)
-
+    if store := find_store(folder, vocab_size=vocab_size):
+        return store
+    dtype = ids_dtype(vocab_size)
     try:
         files.sweep(folder.parent)  # a cache, all of it ours
         with files.building(folder) as unfinished:
             with _without_collector():
-                _build(unfinished, chunks(), dtype)
+                _build(unfinished, chunks(), dtype, verb)
             store = _read(unfinished, dtype)
             _move_into_place(unfinished, folder, dtype)
         return store
@@ -163,6 +151,23 @@ def open_chunks(folder: Path, chunks: Callable[[], Iterator[Chunk]], *, vocab_si
             f"data.cache_dir={folder.parent}: {error.strerror or error}; name a folder that can be "
             "written, with room in it"
         ) from error
+
+
+def find_store(folder: Path, *, vocab_size: int) -> Store | None:
+    """The store in `folder`; None where it is not there whole."""
+    try:
+        return _read(folder, ids_dtype(vocab_size))
+    except FileNotFoundError as error:
+        if folder.exists():
+            log.warning("%s is damaged (%s is missing): building it anew", folder, error.filename)
+    except (OSError, EOFError, ValueError) as error:
+        log.warning("%s is damaged (%s): building it anew", folder, error)
+    return None
+
+
+def ids_dtype(vocab_size: int) -> np.dtype:
+    """What ids of a vocabulary are kept as."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
 
 
 @contextlib.contextmanager
@@ -200,53 +205,7 @@ def _read(folder: Path, dtype: np.dtype) -> Store:
     return store
 
 
-def _encoded(pairs: Iterator[Pair], tokenizer: Tokenizer) -> Iterator[Chunk]:
-    """Chunk by chunk. SentencePiece is at work on the next one while one is put together."""
-
-    def encode(chunk: list[Pair]) -> tuple[list[Pair], list[list[int]]]:
-        return chunk, tokenizer.encode([side for p in chunk for side in (p.source, p.target)])
-
-    with ThreadPoolExecutor(1) as ahead:
-        running: deque[Future[tuple[list[Pair], list[list[int]]]]] = deque()
-        while (chunk := list(itertools.islice(pairs, CHUNK))) or running:
-            if chunk:
-                running.append(ahead.submit(encode, chunk))
-            if len(running) > 1 or not chunk:
-                yield _described(*running.popleft().result())
-
-
-def _described(pairs: list[Pair], sentences: list[list[int]]) -> Chunk:
-    known = np.zeros(len(pairs), PAIR)
-    known["problems"] = [pair.problems for pair in pairs]
-    known["part"] = [pair.part for pair in pairs]
-    chunk = Chunk.of(sentences, known)
-    # A side that is nothing but EOS had text that the tokenizer does not keep; or none, and then
-    # its corpus has said whether that is a problem.
-    nothing = chunk.lengths.reshape(-1, 2) == 1
-    for place in np.flatnonzero(nothing.any(axis=1)):
-        if any(text for text, gone in zip(pairs[place][:2], nothing[place], strict=True) if gone):
-            known["problems"][place] |= int(Problem.EMPTY)
-    known["digest"] = _digests(chunk.ids, chunk.lengths.reshape(-1, 2).sum(axis=1))
-    return chunk
-
-
-def _digests(
-    ids: Int[np.ndarray, " total"], lengths: Int[np.ndarray, " pairs"]
-) -> UInt64[np.ndarray, " pairs"]:
-    """Digests each pair's ids. Equal ids are equal normalised text; EOS parts the sides.
-
-    The sum, modulo 2^64, of each id with its place, mixed by SplitMix64's finaliser (Steele et al.
-    2014, Fig. 16).
-    """
-    place = ranges(np.zeros_like(lengths), lengths)
-    mixed = ids.astype(np.uint64) | (place.astype(np.uint64) << 32)
-    mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> 27)) * np.uint64(0x94D049BB133111EB)
-    return np.add.reduceat(mixed ^ (mixed >> 31), starts(lengths))
-
-
-def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
+def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype, verb: str) -> None:
     lengths, known = [np.zeros(1, np.int64)], []
     started = said = time.monotonic()
     with open(folder / "tokens.bin", "wb") as file:
@@ -256,7 +215,7 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
             known.append(pairs)
             if (now := time.monotonic()) - said >= QUIET:
                 said = now
-                log.info("tokenised %d sentence pairs so far", sum(map(len, known)))
+                log.info("%s %d sentence pairs so far", verb, sum(map(len, known)))
     if not known:
         raise UserError("the corpus has no sentence pairs: check its section under data")
     pairs = np.concatenate(known)
@@ -269,7 +228,7 @@ def _build(folder: Path, chunks: Iterator[Chunk], dtype: np.dtype) -> None:
     for name in WRITTEN:
         files.sync(folder / name)
     files.write_json(folder / "sums.json", {name: _digest_of(folder / name) for name in WRITTEN})
-    log.info("tokenised %d sentence pairs in %.1f s", len(pairs), time.monotonic() - started)
+    log.info("%s %d sentence pairs in %.1f s", verb, len(pairs), time.monotonic() - started)
 
 
 def _digest_of(path: Path) -> str:

@@ -185,7 +185,8 @@ class SentencePieceTokenizer:
         composes: False: trained here before text was composed; its runs are scored as they were.
     """
 
-    def __init__(self, model: bytes):
+    def __init__(self, model: bytes, *, threads: int = -1):
+        self._threads = threads
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.model = model
         self.size: int = self._processor.get_piece_size()
@@ -216,7 +217,7 @@ class SentencePieceTokenizer:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Ids of each sentence, without BOS or EOS."""
-        return self._processor.encode(self._prepared(sentences), num_threads=-1)  # all cores
+        return self._processor.encode(self._prepared(sentences), num_threads=self._threads)
 
     def sample(
         self, sentences: list[str], probability: float, seeds: Integer[np.ndarray, " n"]

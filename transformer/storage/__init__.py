@@ -12,6 +12,7 @@ A bucket has no rename, no append and no lock. What a run needs in their place:
     stores.py    which of them an address is of
     manifest.py  what a folder holds, and whose it is
     folder.py    files by name, one change at a time lease.py     owning it while a process lives
+    reading.py   one object, from beginning to end
     bucket_path.py  a path with `pathlib`'s methods
 """
 
@@ -19,5 +20,6 @@ from transformer.storage.address import is_address
 from transformer.storage.bucket_path import BucketPath, bucket_path
 from transformer.storage.folder import Fenced
 from transformer.storage.lease import owning
+from transformer.storage.reading import ObjectReader
 
-__all__ = ["BucketPath", "Fenced", "bucket_path", "is_address", "owning"]
+__all__ = ["BucketPath", "Fenced", "ObjectReader", "bucket_path", "is_address", "owning"]

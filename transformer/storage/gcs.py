@@ -58,6 +58,22 @@ class GoogleCloudStorage:
             if _md5(content) == known["md5Hash"]:
                 return content, Version(known["generation"], max(age, 0.0))
 
+    def size(self, address: Address) -> tuple[int, str]:
+        known = self._call(address, "GET", "b/{}/o/{}", is_json=True)[1]
+        return int(known["size"]), known["generation"]
+
+    def read_range(self, address: Address, start: int, stop: int, version: str) -> bytes:
+        try:
+            content = self._call(
+                address, "GET", "b/{}/o/{}", alt="media", generation=version,
+                headers={"Range": f"bytes={start}-{stop - 1}"},
+            )[1]  # fmt: skip
+        except FileNotFoundError:
+            raise Changed from None
+        if len(content) != stop - start:
+            raise Unreachable("it did not give all bytes")
+        return content
+
     def write(self, address: Address, content: bytes) -> None:
         self._upload(address, content)
 

@@ -36,13 +36,22 @@ class S3:
         return self.read_version(address)[0]
 
     def read_version(self, address: Address) -> tuple[bytes, Version]:
-        async def get() -> tuple[bytes, dict[str, Any]]:
-            answer = await self._files._call_s3("get_object", **_names(address))
-            return await answer["Body"].read(), answer
-
-        content, answer = self._try(address, lambda: asyn.sync(self._files.loop, get))
+        content, answer = self._get(address)
         age = (_now(answer) - answer["LastModified"]).total_seconds()
         return content, Version(answer["ETag"], max(age, 0.0))
+
+    def size(self, address: Address) -> tuple[int, str]:
+        answer = self._call(address, "head_object", **_names(address))
+        return answer["ContentLength"], answer["ETag"]
+
+    def read_range(self, address: Address, start: int, stop: int, version: str) -> bytes:
+        try:
+            content, _ = self._get(address, IfMatch=version, Range=f"bytes={start}-{stop - 1}")
+        except FileNotFoundError:
+            raise Changed from None
+        if len(content) != stop - start:
+            raise Unreachable("it did not give all bytes")
+        return content
 
     def write(self, address: Address, content: bytes) -> None:
         self._put(address, content)
@@ -77,6 +86,13 @@ class S3:
 
     def delete(self, address: Address) -> None:
         self._call(address, "delete_object", **_names(address))
+
+    def _get(self, address: Address, **options: str) -> tuple[bytes, dict[str, Any]]:
+        async def get() -> tuple[bytes, dict[str, Any]]:
+            answer = await self._files._call_s3("get_object", **_names(address), **options)
+            return await answer["Body"].read(), answer
+
+        return self._try(address, lambda: asyn.sync(self._files.loop, get))
 
     def _put(self, address: Address, content: bytes, **condition: str) -> str:
         answer = self._call(address, "put_object", **_names(address), Body=content, **condition)

@@ -52,6 +52,14 @@ class Client(Protocol):
 
     def read_version(self, address: Address) -> tuple[bytes, Version]: ...
 
+    def size(self, address: Address) -> tuple[int, str]:
+        """An object's bytes, and its version's id."""
+        ...
+
+    def read_range(self, address: Address, start: int, stop: int, version: str) -> bytes:
+        """Bytes start to stop of this version. Raises Changed where there is another."""
+        ...
+
     def write(self, address: Address, content: bytes) -> None: ...
 
     def replace(self, address: Address, content: bytes, version: Version | None) -> str:
@@ -91,6 +99,20 @@ class Store:
             return None
         self._count(read=len(content))
         return content, version
+
+    def size(self, address: Address) -> tuple[int, str]:
+        """An object's bytes, and its version's id. Raises FileNotFoundError."""
+        return self._patiently(address, self._client.size, address)
+
+    def read_range(self, address: Address, start: int, stop: int, version: str) -> bytes:
+        """Bytes start to stop of this version of an object.
+
+        Raises:
+            Changed: another version is there, or none.
+        """
+        content = self._patiently(address, self._client.read_range, address, start, stop, version)
+        self._count(read=len(content))
+        return content
 
     def write(self, address: Address, content: bytes) -> None:
         """Writes an object, whole or not at all, over whatever is there."""
