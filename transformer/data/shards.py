@@ -81,7 +81,7 @@ def read(folder: AnyPath, shards: int) -> Iterator[Chunk]:
                 chunk = Chunk(*(arrays[name] for name in Chunk._fields))
             if chunk.pairs.dtype != PAIR or 2 * len(chunk.pairs) != len(chunk.lengths):
                 raise ValueError("its arrays do not fit together")
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path} is missing or damaged ({error}): delete it, and prepare the corpus again"
             ) from error
