@@ -1,9 +1,10 @@
 """Real servers of object stores on loopback: an emulator of Google's, moto for Amazon's.
 
 The emulator and moto lie in `.venv/stores`, apart from what we need ourselves; `tests/run -m slow`
-puts them there. Google's emulator ignores the condition of a conditional write, and does not say of
-which generation a content is; a proxy before it does both, and answers 503, waits or loses
-connections where it is told to.
+puts them there. Google's emulator ignores the condition of a conditional write, does not say of which
+generation a content is, and forgets an upload's session once that is finished, of which Google tells
+the object. A proxy before it does all three, and answers 503 or 403, waits or loses connections where
+it is told to.
 """
 
 import contextlib
@@ -28,12 +29,15 @@ from tests.support.processes import ROOT, free_port
 STORES = ROOT / ".venv" / "stores"
 BUCKET = "bucket"
 
+Answer = tuple[int, dict[str, str], bytes]  # status, headers, content
+
 
 @dataclass
 class Faults:
     """What a proxy does besides passing requests on."""
 
     busy_until: float = 0.0  # monotonic seconds: 503 until then
+    forbidden: bool = False  # 403 to all
     delay: float = 0.0  # seconds before each answer
     lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -49,6 +53,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     def __init__(self, upstream: int):
         self.upstream, self.faults = upstream, Faults()
         self.conditional = threading.Lock()
+        self.finished: dict[str, Answer] = {}  # of resumable uploads, by session
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -57,6 +62,28 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is no news."""
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Asks the emulator itself: no fault comes between, and nothing is counted."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body or None, headers or {})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+    def names(self, prefix: str) -> list[str]:
+        """The names of all objects that begin so."""
+        query = urllib.parse.urlencode({"prefix": prefix})
+        items = json.loads(self.ask("GET", f"/storage/v1/b/{BUCKET}/o?{query}")[2])["items"]
+        return [item["name"] for item in items]
+
+    def content(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+        path = f"/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        status, _, content = self.ask("GET", path)
+        return content if status == 200 else None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -73,11 +100,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(faults.delay)
         if time.monotonic() < faults.busy_until:
             return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
+        if faults.forbidden:
+            return self._reply(403, {}, b'{"error": {"code": 403, "message": "not yours"}}')
         lost = faults.draw.random() < faults.lost
         if lost and faults.draw.random() < 0.5:
             return self._hang_up()
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-        if self.command == "POST" and "ifGenerationMatch" in query:
+        (session,) = query.get("upload_id", [""])
+        if session in self.server.finished:
+            status, headers, content = self.server.finished[session]
+        elif self.command == "POST" and "ifGenerationMatch" in query:
             with self.server.conditional:
                 name, wanted = query["name"][0], query["ifGenerationMatch"][0]
                 if self._generation(name) != wanted:
@@ -93,6 +125,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 headers["x-goog-generation"] = generation
         else:
             status, headers, content = self._pass_on(body)
+            if session and status == 200:
+                self.server.finished[session] = status, headers, content
         if lost:
             return self._hang_up()
         return self._reply(status, headers, content)
@@ -102,21 +136,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _generation(self, name: str) -> str:
         bucket = self.path.split("/b/")[1].split("/")[0]
         path = f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
-        status, _, content = self._ask("GET", path)
+        status, _, content = self.server.ask("GET", path)
         return json.loads(content)["generation"] if status == 200 else "0"
 
-    def _pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-        return self._ask(self.command, self.path, body, headers)
-
-    def _ask(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
-        with contextlib.closing(connection):
-            connection.request(method, path, body or None, headers or {})
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
+    def _pass_on(self, body: bytes) -> Answer:
+        # With its own Host, of which the emulator makes the addresses that it answers with.
+        return self.server.ask(self.command, self.path, body, dict(self.headers.items()))
 
     def _reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response_only(status)
