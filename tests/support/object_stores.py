@@ -1,10 +1,10 @@
 """Real servers of object stores on loopback: an emulator of Google's, moto for Amazon's.
 
 The emulator and moto lie in `.venv/stores`, apart from what we need ourselves; `tests/run -m slow`
-puts them there. Google's emulator ignores the condition of a conditional write, does not say of which
-generation a content is, and forgets an upload's session once that is finished, of which Google tells
-the object. A proxy before it does all three, and answers 503 or 403, waits or loses connections where
-it is told to.
+puts them there. Google's emulator ignores the condition of a conditional write, does not say of
+which generation a content is, and forgets the session of a finished upload, where Google tells of
+the object again. A proxy before it does all three, and answers 503 or 403, waits or loses
+connections where it is told to.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Faults:
     """What a proxy does besides passing requests on."""
 
     busy_until: float = 0.0  # monotonic seconds: 503 until then
-    forbidden: bool = False  # 403 to all
+    forbidden: str | None = None  # 403 where the address has this in it
     delay: float = 0.0  # seconds before each answer
     lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -100,7 +100,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(faults.delay)
         if time.monotonic() < faults.busy_until:
             return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
-        if faults.forbidden:
+        if faults.forbidden is not None and faults.forbidden in self.path:
             return self._reply(403, {}, b'{"error": {"code": 403, "message": "not yours"}}')
         lost = faults.draw.random() < faults.lost
         if lost and faults.draw.random() < 0.5:
@@ -178,6 +178,36 @@ def google(faults: Faults | None = None) -> Iterator[Proxy]:
         finally:
             proxy.shutdown()
             proxy.server_close()
+
+
+@contextlib.contextmanager
+def trouble(faults: Faults, kind: str, draw: random.Random) -> Iterator[None]:
+    """Has a store be in trouble for the length of the block.
+
+    busy    it answers 503 for 20 s, again and again, 5 to 30 s after the last time
+    slow    it takes 200 ms for each request
+    lost    the connection of one request in twenty is lost, before it is done or after it
+    ""      it is not
+    """
+    over = threading.Event()
+
+    def be_busy() -> None:
+        while not over.wait(draw.uniform(5.0, 30.0)):
+            faults.busy_until = time.monotonic() + 20.0
+            over.wait(20.0)
+
+    thread = threading.Thread(target=be_busy, daemon=True)
+    if kind == "busy":
+        thread.start()
+    faults.delay = 0.2 if kind == "slow" else 0.0
+    faults.lost = 0.05 if kind == "lost" else 0.0
+    try:
+        yield
+    finally:
+        over.set()
+        if kind == "busy":
+            thread.join()
+        faults.busy_until = faults.delay = faults.lost = 0.0
 
 
 @contextlib.contextmanager
