@@ -2,23 +2,30 @@
 
     python -m tests.faults --kills=25
     python -m tests.faults --kills=200 --log=experiments/results/faults.jsonl
+    python -m tests.faults --kills=25 --store=gs
+    python -m tests.faults --kills=2 --store=gs --trouble=busy
 
 A round trains the tiny experiment in a new directory. SIGKILL falls at a moment drawn at random:
 before the first checkpoint, while one is being written, or anywhere; the same command starts it
 again, until the round's kills are spent and it comes to its end. Then every array of parameters
 and optimizer, and every line of metrics.jsonl (which names the batch of every step; `clock` apart)
-must be those of a run that nobody disturbed, bit for bit.
+must be those of a run that nobody disturbed, bit for bit. There is a round at least, also where no
+kill is asked for.
+
+With --store=gs the directory lies in a bucket, before an emulator of Google's store, and is copied
+to a disk to be compared with a run that was never in one. A killed owner is waited for until its
+term is over: that is 5 s here in place of 30. With --trouble the store is in trouble meanwhile, as
+`object_stores.trouble` says.
 
 The log says in its first line where it was made, then has a line for each kill (where it fell) and
-each round. A log that exists is gone on with:
-the command can be stopped and started again. Exit code 1 where a round came out different.
+each round. A log that exists is gone on with: the command can be stopped and started again. Exit
+code 1 where a round came out different.
 """
 
 import argparse
 import contextlib
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +39,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.benchmarks.common import record
+from tests.support import object_stores
+from tests.support.places import InBucket, OnDisk, Place
 from tests.support.processes import TINY, metrics, run, start
 from transformer import files
 
@@ -53,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--log", type=Path, help="JSON lines (default: none kept)")
     parser.add_argument("--seed", type=int, default=0, help="of where the kills fall")
+    parser.add_argument("--store", choices=("disk", "gs"), default="disk")
+    parser.add_argument("--trouble", choices=("busy", "slow", "lost"), default="")
     options = parser.parse_args(arguments)
+    if options.trouble and options.store == "disk":
+        parser.error("--trouble is a bucket's: give --store=gs")
     before = _read(options.log) or [record("tests.faults", sys.argv[1:])]
     kills = [line for line in before if "kill" in line]
     rounds = [line for line in before if "identical" in line]
@@ -69,43 +82,55 @@ def main(arguments: list[str] | None = None) -> int:
             with options.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder)
+    with contextlib.ExitStack() as stack:
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = stack.enter_context(object_stores.google()) if options.store == "gs" else None
         expected = cache / "undisturbed"
         code, _, errors = run(*COMMAND, f"--workdir={expected}", cache=cache)
         if code:
             sys.exit(errors)
-        while len(kills) < options.kills:
+        while len(kills) < options.kills or not rounds:
             draw = random.Random(f"{options.seed} {len(rounds)}")
-            workdir = cache / "disturbed"
+            place = InBucket(store, cache) if store else OnDisk(cache / "disturbed")
             aims = ROUND[: options.kills - len(kills)]
-            done = _disturbed(workdir, cache, aims, draw, len(kills), say)
-            found = differences(expected, workdir)
+            with contextlib.ExitStack() as troubled:
+                if store:
+                    troubled.enter_context(
+                        object_stores.trouble(store.faults, options.trouble, draw)
+                    )
+                done = _disturbed(place, cache, aims, draw, len(kills), say)
+                actual = place.brought(cache / f"brought-{len(rounds)}")
+            found = differences(expected, actual)
             rounds.append({"round": len(rounds) + 1, "kills": len(done), "identical": not found})
             say({**rounds[-1], **({"differences": found[:20]} if found else {})})
             kills += done
-            if not done:
+            if aims and not done:
                 sys.exit("no kill fell before the run had ended: is the machine that fast?")
-            shutil.rmtree(workdir)
+            place.remove()
     where = {place: sum(kill["fell"] == place for kill in kills) for place in PLACES}
-    good = sum(line["kills"] for line in rounds if line["identical"])
-    print(f"{good} of {len(kills)} kills left no trace; they fell {where}")
-    return int(good < len(kills))
+    good = [line["kills"] for line in rounds if line["identical"]]
+    print(
+        f"{sum(good)} of {len(kills)} kills left no trace; they fell {where}; "
+        f"{len(good)} of {len(rounds)} rounds came out as undisturbed"
+    )
+    return int(len(good) < len(rounds))
 
 
 PLACES = ("before the first checkpoint", "inside a save", "between saves")
 
 
 def _disturbed(
-    workdir: Path, cache: Path, aims: tuple[str, ...], draw: random.Random, number: int, say: Any
+    place: Place, cache: Path, aims: tuple[str, ...], draw: random.Random, number: int, say: Any
 ) -> list[dict[str, Any]]:
     """One round: a run that is killed once for each aim, and then comes to its end."""
     kills = []
+    command = (*COMMAND, f"--workdir={place.workdir}")
+    options: dict[str, Any] = {"cache": cache, "program": place.program}
     for aim in aims:
-        before = _unfinished(workdir)
-        process = start(*COMMAND, f"--workdir={workdir}", cache=cache, stderr=subprocess.DEVNULL)
+        before = place.unfinished()
+        process = start(*command, **options, stderr=subprocess.DEVNULL)
         began = time.monotonic()
-        _wait(aim, workdir, process, draw)
+        _wait(aim, place, process, draw)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode != -signal.SIGKILL:  # it had come to its end already
@@ -114,72 +139,54 @@ def _disturbed(
             {
                 "kill": number + len(kills) + 1,
                 "aimed": aim,
-                "fell": _where(workdir, before),
+                "fell": _where(place, before),
                 "after_seconds": round(time.monotonic() - began, 3),
-                "last_step": _last_step(workdir),
-                "checkpoints": _whole(workdir),
+                "last_step": place.last_step(),
+                "checkpoints": place.whole(),
             }
         )
         say(kills[-1])
-    code, _, errors = run(*COMMAND, f"--workdir={workdir}", cache=cache)
+    code, _, errors = run(*command, **options, timeout=1_200)
     if code:
         sys.exit(errors)
     return kills
 
 
-def _wait(aim: str, workdir: Path, process: subprocess.Popen, draw: random.Random) -> None:
+def _wait(aim: str, place: Place, process: subprocess.Popen, draw: random.Random) -> None:
     """Returns at the moment to kill, or when the process has ended."""
     if aim == "saving":
-        # The n-th save from here, and somewhere within it: a save takes some 100 ms.
+        # The n-th save from here, and somewhere within it.
         for _ in range(draw.randint(1, 3)):
-            _poll(process, lambda: not _unfinished(workdir))
-            _poll(process, lambda: _unfinished(workdir))
-        time.sleep(draw.uniform(0.0, 0.06))
+            before = place.unfinished()
+            _poll(process, lambda before=before: place.unfinished() - before, place.pause)
+        time.sleep(draw.uniform(0.0, place.saves))
         return
     if aim == "before the first":
         # While it starts, by the clock; or after a step, as a start takes longer here than there.
-        step = draw.choice((0, draw.randint(1, FIRST - 4)))
-        seconds = 120.0 if step else draw.uniform(0.0, 1.5)
-        _poll(process, lambda: step and _last_step(workdir) >= step, seconds)
+        step = draw.choice((0, draw.randint(1, FIRST - 4 - place.lag)))
+        seconds = 120.0 if step else draw.uniform(0.0, place.starts)
+        _poll(process, lambda: step and place.last_step() >= step, place.pause, seconds)
         return
-    _poll(process, lambda: False, seconds=draw.uniform(1.0, 7.0))
+    _poll(process, lambda: False, place.pause, draw.uniform(1.0, 1.0 + 4.0 * place.starts))
 
 
-def _poll(process: subprocess.Popen, condition: Any, seconds: float = 120.0) -> None:
+def _poll(process: subprocess.Popen, condition: Any, pause: float, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.0005)
+        time.sleep(pause)
 
 
-def _unfinished(workdir: Path) -> dict[str, int]:
-    """Checkpoints that are not whole: name and inode, as the next process may begin the same."""
-    found = {}
-    for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
-        with contextlib.suppress(FileNotFoundError):  # it has just become whole
-            found[path.name] = path.stat().st_ino
-    return found
-
-
-def _whole(workdir: Path) -> list[int]:
-    return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
-
-
-def _where(workdir: Path, before: dict[str, int]) -> str:
+def _where(place: Place, before: set[object]) -> str:
     """Where a kill fell, by what it left behind and the one before it had not."""
-    if {*_unfinished(workdir).items()} - {*before.items()}:
+    if place.unfinished() - before:
         return PLACES[1]
-    return PLACES[2] if _whole(workdir) else PLACES[0]
-
-
-def _last_step(workdir: Path) -> int:
-    path = workdir / "metrics.jsonl"
-    text = path.read_text("utf-8") if path.exists() else ""
-    return sum('"kind": "train"' in line for line in text.split("\n"))
+    return PLACES[2] if place.whole() else PLACES[0]
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
     """What differs between two runs that should be one: names of arrays, lines of metrics."""
-    step = max(_whole(expected))
+    steps = OnDisk(expected).whole()
+    step = max(steps)
     wanted, got = arrays(expected, step), arrays(actual, step)
     found = [
         name
@@ -189,7 +196,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
         or wanted[name].dtype != got[name].dtype
         or wanted[name].tobytes() != got[name].tobytes()
     ]
-    for kept in _whole(expected):
+    for kept in steps:
         metas = [_meta(run, kept) for run in (expected, actual)]
         found += [f"meta {kept}"] if metas[0] != metas[1] else []
     lines, mine = metrics(expected), metrics(actual)

@@ -68,11 +68,12 @@ def test_parts_make_it_whole(tmp_path: Path) -> None:
 def test_another_corpus_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "prepared"
     prepare(config(tmp_path), folder)
-    for data, reason in (
+    others: list[tuple[dict[str, Any], str]] = [
         ({"side": "source"}, "prepared with data.side = 'both', here it is 'source'"),
         ({"tokenizer": {"vocab_size": 500}}, "prepared with data.tokenizer.vocab_size"),
         ({"casa_roja": {"train_size": 99}}, "prepared with data.casa_roja.train_size = 200"),
-    ):
+    ]
+    for data, reason in others:
         other = config(tmp_path, prepared=str(folder), **data)
         with pytest.raises(UserError, match=reason):
             PreparedData(other, tmp_path).corpus.has("dev")

@@ -92,9 +92,9 @@ def test_a_damaged_shard_is_named(tokenizer, tmp_path: Path, damage: bytes | Non
     else:
         path.write_bytes(damage)
     with pytest.raises(UserError, match=r"00004.npz is missing or damaged"):
-        [*shards.read(tmp_path / "s", 6)]
+        list(shards.read(tmp_path / "s", 6))
     content = bytearray((tmp_path / "s" / "00001.npz").read_bytes())
     content[200] ^= 1  # of the ids
     (tmp_path / "s" / "00001.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"00001.npz is missing or damaged"):
-        [*shards.read(tmp_path / "s", 6)]
+        list(shards.read(tmp_path / "s", 6))

@@ -13,11 +13,13 @@ from transformer.data.sources import CasaRoja
 from transformer.storage.address import Address
 from transformer.storage.stores import open_store
 
-pytestmark = pytest.mark.slow
 STEPS = ("--config.training.steps=20", "--config.training.eval_every=20")
 
 
-@pytest.fixture(scope="module", params=["gs", "s3"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("gs", marks=pytest.mark.slow), pytest.param("s3", marks=pytest.mark.long)],
+)
 def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
     server = object_stores.google() if request.param == "gs" else object_stores.amazon()
     with server:
@@ -91,6 +93,7 @@ def test_text_and_tokens_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     assert code == 1 and f"{bucket}/nothing/train_source: No such object" in error_line(errors)
 
 
+@pytest.mark.slow
 def test_a_killed_prepare_goes_on(tmp_path: Path) -> None:
     """With the shards that it had written, and to the same bytes."""
     size = "--config.data.casa_roja.train_size=300000"

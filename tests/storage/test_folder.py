@@ -224,7 +224,7 @@ def test_a_store_that_is_busy_is_asked_again(memory: Memory) -> None:
     patient = Store(memory)
     patient.write(ADDRESS, b"x")
     memory.failures = ["busy", "busy"]
-    assert patient.read(ADDRESS) == b"x" and patient.requests == 9
+    assert patient.read(ADDRESS) == b"x" and patient.usage().requests == 9
 
 
 def test_patience_has_an_end(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

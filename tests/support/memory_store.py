@@ -4,7 +4,7 @@ import dataclasses
 import time
 
 from transformer.storage.address import Address
-from transformer.storage.store import Changed, Unreachable, Version
+from transformer.storage.store import Changed, Unreachable, Usage, Version
 
 
 @dataclasses.dataclass
@@ -28,10 +28,14 @@ class Memory:
         self.late = 0.0
         self.failures: list[str] = []
         self.written: list[Address] = []
+        self.asked = Usage()
 
     @property
     def clock(self) -> float:
         return time.monotonic() + self.late
+
+    def usage(self) -> Usage:
+        return self.asked
 
     def read(self, address: Address) -> bytes:
         return self.read_version(address)[0]
@@ -87,5 +91,6 @@ class Memory:
         return str(self.generation)
 
     def _fail(self) -> None:
+        self.asked.add(requests=1)
         if self.failures:
             raise Unreachable(self.failures.pop(0))

@@ -1,8 +1,9 @@
 """Real servers of object stores on loopback: an emulator of Google's, moto for Amazon's.
 
 The emulator and moto lie in `.venv/stores`, apart from what we need ourselves; `tests/run -m slow`
-puts them there. Google's emulator ignores the condition of a conditional write, and does not say of
-which generation a content is; a proxy before it does both, and answers 503, waits or loses
+puts them there. Google's emulator ignores the condition of a conditional write, does not say of
+which generation a content is, and forgets the session of a finished upload, where Google tells of
+the object again. A proxy before it does all three, and answers 503 or 403, waits or loses
 connections where it is told to.
 """
 
@@ -29,12 +30,15 @@ from tests.support.processes import ROOT, free_port
 STORES = ROOT / ".venv" / "stores"
 BUCKET = "bucket"
 
+Answer = tuple[int, dict[str, str], bytes]  # status, headers, content
+
 
 @dataclass
 class Faults:
     """What a proxy does besides passing requests on."""
 
     busy_until: float = 0.0  # monotonic seconds: 503 until then
+    forbidden: str | None = None  # 403 where the address has this in it
     delay: float = 0.0  # seconds before each answer
     lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -50,6 +54,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     def __init__(self, upstream: int):
         self.upstream, self.faults = upstream, Faults()
         self.conditional = threading.Lock()
+        self.finished: dict[str, Answer] = {}  # of resumable uploads, by session
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -58,6 +63,28 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed is no news."""
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Asks the emulator itself: no fault comes between, and nothing is counted."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body or None, headers or {})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+    def names(self, prefix: str) -> list[str]:
+        """The names of all objects that begin so."""
+        query = urllib.parse.urlencode({"prefix": prefix})
+        items = json.loads(self.ask("GET", f"/storage/v1/b/{BUCKET}/o?{query}")[2])["items"]
+        return [item["name"] for item in items]
+
+    def content(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+        path = f"/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        status, _, content = self.ask("GET", path)
+        return content if status == 200 else None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -74,11 +101,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(faults.delay)
         if time.monotonic() < faults.busy_until:
             return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
+        if faults.forbidden is not None and faults.forbidden in self.path:
+            return self._reply(403, {}, b'{"error": {"code": 403, "message": "not yours"}}')
         lost = faults.draw.random() < faults.lost
         if lost and faults.draw.random() < 0.5:
             return self._hang_up()
         query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
-        if self.command == "POST" and "ifGenerationMatch" in query:
+        (session,) = query.get("upload_id", [""])
+        if session in self.server.finished:
+            status, headers, content = self.server.finished[session]
+        elif self.command == "POST" and "ifGenerationMatch" in query:
             with self.server.conditional:
                 name, wanted = query["name"][0], query["ifGenerationMatch"][0]
                 if self._generation(name) != wanted:
@@ -97,6 +129,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 headers["x-goog-generation"] = generation
         else:
             status, headers, content = self._pass_on(body)
+            if session and status == 200:
+                self.server.finished[session] = status, headers, content
         if lost:
             return self._hang_up()
         return self._reply(status, headers, content)
@@ -106,12 +140,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _generation(self, name: str) -> str:
         bucket = self.path.split("/b/")[1].split("/")[0]
         path = f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
-        status, _, content = self._ask("GET", path)
+        status, _, content = self.server.ask("GET", path)
         return json.loads(content)["generation"] if status == 200 else "0"
 
-    def _range(
-        self, status: int, headers: dict[str, str], content: bytes
-    ) -> tuple[int, dict[str, str], bytes]:
+    def _range(self, status: int, headers: dict[str, str], content: bytes) -> Answer:
         """The bytes that were asked for, of an answer that has all of them."""
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if status != 200 or not wanted:
@@ -120,18 +152,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
         return 206, headers, content[start:stop]
 
-    def _pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-        return self._ask(self.command, self.path, body, headers)
-
-    def _ask(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
-        with contextlib.closing(connection):
-            connection.request(method, path, body or None, headers or {})
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
+    def _pass_on(self, body: bytes) -> Answer:
+        # With its own Host, of which the emulator makes the addresses that it answers with.
+        return self.server.ask(self.command, self.path, body, dict(self.headers.items()))
 
     def _reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response_only(status)
@@ -168,6 +191,36 @@ def google(faults: Faults | None = None) -> Iterator[Proxy]:
         finally:
             proxy.shutdown()
             proxy.server_close()
+
+
+@contextlib.contextmanager
+def trouble(faults: Faults, kind: str, draw: random.Random) -> Iterator[None]:
+    """Has a store be in trouble for the length of the block.
+
+    busy    it answers 503 for 20 s, again and again, 5 to 30 s after the last time
+    slow    it takes 200 ms for each request
+    lost    the connection of one request in twenty is lost, before it is done or after it
+    ""      it is not
+    """
+    over = threading.Event()
+
+    def be_busy() -> None:
+        while not over.wait(draw.uniform(5.0, 30.0)):
+            faults.busy_until = time.monotonic() + 20.0
+            over.wait(20.0)
+
+    thread = threading.Thread(target=be_busy, daemon=True)
+    if kind == "busy":
+        thread.start()
+    faults.delay = 0.2 if kind == "slow" else 0.0
+    faults.lost = 0.05 if kind == "lost" else 0.0
+    try:
+        yield
+    finally:
+        over.set()
+        if kind == "busy":
+            thread.join()
+        faults.busy_until = faults.delay = faults.lost = 0.0
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ python tests/support/short_terms.py SECONDS train --config=...
 import sys
 
 from transformer.__main__ import main
-from transformer.storage import folder
+from transformer.storage import folder, lease
 
 if __name__ == "__main__":
-    folder.TERM = float(sys.argv.pop(1))
+    folder.TERM = lease.TERM = float(sys.argv.pop(1))
     main()

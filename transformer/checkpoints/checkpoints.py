@@ -41,6 +41,8 @@ Meta = dict[str, Any]
 META = {"step", "stopped", "score", "digests"}  # in each meta, whatever else the host carries
 # What the system says of files that are no longer what was written; the rest is for now.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.EBADMSG}
+# What TensorStore says where a bucket is away, or not to be read: the checkpoint may be whole.
+OUT_OF_REACH = ("retry attempts failed", "PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
 class Unusable(UserError):
@@ -259,10 +261,16 @@ class Checkpoints:
             if error.errno is not None and error.errno not in DAMAGE:
                 raise
             failed = self._unusable(step, error)
+        except Unusable as error:
+            failed = error
+        except UserError:  # a bucket that is out of reach
+            raise
         except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise
-            failed = error if isinstance(error, Unusable) else self._unusable(step, error)
+            failed = self._unusable(step, error)
+            if any(reason in str(error) for reason in OUT_OF_REACH):
+                raise UserError(f"{failed}: mend that, and start the same command again") from error
         if not distributed.all_true(failed is None):
             raise failed or self._unusable(step, "another process cannot read it")
         for name, digest in digests(got).items():

@@ -53,7 +53,7 @@ class Folder:
 
     def usage(self) -> str:
         """How often the store was asked by this process, and how many bytes went over, in words."""
-        return self._store.usage()
+        return str(self._store.usage())
 
     # -- What is there
 

@@ -4,30 +4,17 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 import warnings
 from base64 import b64encode
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
-
-import aiohttp
-import gcsfs
-import google.auth.exceptions
-import requests
-from gcsfs.retry import HttpError
+from typing import Any
 
 from transformer.errors import UserError
 from transformer.storage.address import Address
-from transformer.storage.store import Changed, Unreachable, Version
-
-BUSY = {408, 429, *range(500, 505)}
-LOST = (
-    aiohttp.ClientError,
-    requests.exceptions.RequestException,
-    google.auth.exceptions.TransportError,
-    TimeoutError,
-    ConnectionError,
-)
+from transformer.storage.store import Changed, Unreachable, Usage, Version
+from transformer.upstream import gcsfs
 
 
 class GoogleCloudStorage:
@@ -39,7 +26,12 @@ class GoogleCloudStorage:
             options["token"] = "anon"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._files = gcsfs.GCSFileSystem(use_listings_cache=False, **options)
+            self._files = gcsfs.SingleTries(use_listings_cache=False, **options)
+        gcsfs.install()
+
+    def usage(self) -> Usage:
+        """All requests but those for credentials: ours, and Orbax's for arrays and for the rest."""
+        return self._files.usage + _of_tensorstore()
 
     def read(self, address: Address) -> bytes:
         return self._call(address, "GET", "b/{}/o/{}", alt="media")[1]
@@ -135,31 +127,23 @@ class GoogleCloudStorage:
                 "it, or mend its name"
             ) from None
         except Exception as error:  # gcsfs has a kind for each reason, and some for none
-            _refuse(address, error)
+            gcsfs.refuse(address, error)
         if is_json:
             return headers, json.loads(content)
         return headers, content
 
 
-def _refuse(address: Address, error: Exception) -> NoReturn:
-    """Raises what an error of gcsfs means."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    code = str(error.code) if isinstance(error, HttpError) else ""
-    code = int(code) if code.isdigit() else None
-    if code in BUSY or isinstance(error, LOST):
-        raise Unreachable(reason) from error
-    if code == 401 or isinstance(error, google.auth.exceptions.GoogleAuthError):
-        raise UserError(
-            f"{address}: Google Cloud Storage takes no credentials of this machine ({reason}): "
-            "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS"
-        ) from error
-    if code == 403 or (isinstance(error, OSError) and reason.startswith("Forbidden")):
-        raise UserError(
-            f"{address}: no permission ({reason}): the account needs the role Storage Object User "
-            f"on the bucket {address.bucket}"
-        ) from error
-    raise UserError(f"{address}: Google Cloud Storage refuses ({reason})") from error
-
-
 def _md5(content: bytes) -> str:
     return b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+def _of_tensorstore() -> Usage:
+    """What TensorStore, which writes and reads Orbax's arrays, has sent and got over HTTP."""
+    if "tensorstore" not in sys.modules:
+        return Usage()
+    found = sys.modules["tensorstore"].experimental_collect_matching_metrics("/tensorstore/http/")
+    values = {metric["name"].rpartition("/")[2]: metric["values"][0] for metric in found}
+    requests = values.get("request_started", {"value": 0})["value"]
+    sizes = [values.get(name) for name in ("request_bytes", "response_bytes")]
+    written, read = (round(size["count"] * size["mean"]) if size else 0 for size in sizes)
+    return Usage(requests, written, read)

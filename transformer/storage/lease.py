@@ -35,7 +35,7 @@ def _end(folder: Folder, over: threading.Event, thread: threading.Thread) -> Non
     over.set()
     thread.join()
     folder.release()
-    log.info("%s: %s, besides checkpoints", folder.address, folder.usage())
+    log.info("%s: %s", folder.address, folder.usage())
 
 
 def _renew(folder: Folder, over: threading.Event) -> None:

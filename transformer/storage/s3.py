@@ -14,7 +14,7 @@ from fsspec import asyn
 
 from transformer.errors import UserError
 from transformer.storage.address import Address
-from transformer.storage.store import Changed, Unreachable, Version
+from transformer.storage.store import Changed, Unreachable, Usage, Version
 
 BUSY = {408, 429, 500, 502, 503, 504}
 REPLACED = {409, 412}  # 409: another conditional write of this object is under way
@@ -31,6 +31,11 @@ class S3:
 
     def __init__(self) -> None:
         self._files = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+        self._usage = Usage()
+
+    def usage(self) -> Usage:
+        """All requests but those for credentials, and what boto tries again by itself."""
+        return self._usage
 
     def read(self, address: Address) -> bytes:
         return self.read_version(address)[0]
@@ -92,9 +97,12 @@ class S3:
             answer = await self._files._call_s3("get_object", **_names(address), **options)
             return await answer["Body"].read(), answer
 
-        return self._try(address, lambda: asyn.sync(self._files.loop, get))
+        content, answer = self._try(address, lambda: asyn.sync(self._files.loop, get))
+        self._usage.add(read=len(content))
+        return content, answer
 
     def _put(self, address: Address, content: bytes, **condition: str) -> str:
+        self._usage.add(written=len(content))
         answer = self._call(address, "put_object", **_names(address), Body=content, **condition)
         return answer["ETag"]
 
@@ -102,6 +110,7 @@ class S3:
         return self._try(address, lambda: self._files.call_s3(method, **options))
 
     def _try(self, address: Address, request: Any) -> Any:
+        self._usage.add(requests=1)
         try:
             return request()
         except Exception as error:  # s3fs has a kind for each reason, and some for none

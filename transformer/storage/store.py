@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -44,9 +44,74 @@ class Unreachable(Exception):
     """A store did not answer, or is too busy: the same request may succeed later."""
 
 
+class Usage:
+    """How often a store was asked, and how many bytes went there and back; in words by `str`."""
+
+    def __init__(self, requests: int = 0, written: int = 0, read: int = 0):
+        self.requests, self.written, self.read = requests, written, read
+        self._lock = threading.Lock()
+
+    def add(self, requests: int = 0, written: int = 0, read: int = 0) -> None:
+        with self._lock:
+            self.requests += requests
+            self.written += written
+            self.read += read
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.requests + other.requests, self.written + other.written, self.read + other.read
+        )
+
+    def __str__(self) -> str:
+        written, read = (f"{n / 2**20:,.1f} MiB" for n in (self.written, self.read))
+        return f"{self.requests:,} requests, {written} written, {read} read"
+
+
+class Patience:
+    """How long a request that fails is sent again, and what is said meanwhile.
+
+    Args:
+        name: of what is asked for.
+    """
+
+    def __init__(self, name: object):
+        self._name, self._said = name, False
+        self._began, self._next = time.monotonic(), FIRST_PAUSE
+
+    def pause(self, error: Unreachable) -> float:
+        """How many seconds to wait before the next try.
+
+        Raises:
+            UserError: it has been tried for long enough.
+        """
+        waited, pause = time.monotonic() - self._began, self._next
+        if waited + pause > PATIENCE:
+            raise UserError(
+                f"{self._name}: the store did not answer for {waited:.0f} s ({error}): look "
+                "whether it can be reached, and start the same command again"
+            ) from error
+        if waited > SAID and not self._said:
+            log.warning("%s does not answer (%s): trying for %.0f s", self._name, error, PATIENCE)
+            self._said = True
+        self._next = min(2.0 * pause, LONGEST_PAUSE)
+        return pause
+
+    def end(self) -> None:
+        """There is an answer."""
+        if self._said:
+            log.warning("%s answers again", self._name)
+
+
 @runtime_checkable
 class Client(Protocol):
-    """One kind of store. Each call may raise Unreachable, FileNotFoundError or UserError."""
+    """One kind of store, each request once.
+
+    Each call may raise Unreachable, FileNotFoundError or UserError.
+    """
+
+    def usage(self) -> Usage:
+        """What this process has asked it, and what libraries have that speak to it themselves."""
+        ...
 
     def read(self, address: Address) -> bytes: ...
 
@@ -78,27 +143,25 @@ class Client(Protocol):
 
 
 class Store:
-    """A bucket's store, with patience and a count of what it is asked."""
+    """A bucket's store, with patience."""
 
     def __init__(self, client: Client):
         self._client = client
-        self._lock = threading.Lock()
-        self.requests = self.bytes_read = self.bytes_written = 0
+
+    def usage(self) -> Usage:
+        """What this process has asked it."""
+        return self._client.usage()
 
     def read(self, address: Address) -> bytes:
         """An object's content. Raises FileNotFoundError where there is none."""
-        content = self._patiently(address, self._client.read, address)
-        self._count(read=len(content))
-        return content
+        return self._patiently(address, self._client.read, address)
 
     def read_version(self, address: Address) -> tuple[bytes, Version] | None:
         """An object's content and version; None where there is none."""
         try:
-            content, version = self._patiently(address, self._client.read_version, address)
+            return self._patiently(address, self._client.read_version, address)
         except FileNotFoundError:
             return None
-        self._count(read=len(content))
-        return content, version
 
     def size(self, address: Address) -> tuple[int, str]:
         """An object's bytes, and its version's id. Raises FileNotFoundError."""
@@ -110,14 +173,11 @@ class Store:
         Raises:
             Changed: another version is there, or none.
         """
-        content = self._patiently(address, self._client.read_range, address, start, stop, version)
-        self._count(read=len(content))
-        return content
+        return self._patiently(address, self._client.read_range, address, start, stop, version)
 
     def write(self, address: Address, content: bytes) -> None:
         """Writes an object, whole or not at all, over whatever is there."""
         self._patiently(address, self._client.write, address, content)
-        self._count(written=len(content))
 
     def replace(self, address: Address, content: bytes, version: Version | None) -> Version:
         """Writes an object only over this version of it, or (None) only where there is none.
@@ -143,9 +203,7 @@ class Store:
             finally:
                 tried = True
 
-        id = self._patiently(address, once)
-        self._count(written=len(content))
-        return Version(id, 0.0)
+        return Version(self._patiently(address, once), 0.0)
 
     def list(self, address: Address) -> dict[Address, tuple[int, float]]:
         """Size in bytes and age in seconds of each object below an address."""
@@ -161,44 +219,13 @@ class Store:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(one, addresses))
 
-    def usage(self) -> str:
-        """How often it was asked, and how many bytes went there and back, in words."""
-        sent, received = (f"{n / 2**20:,.1f} MiB" for n in (self.bytes_written, self.bytes_read))
-        return f"{self.requests:,} requests, {sent} written, {received} read"
-
-    def _count(self, *, read: int = 0, written: int = 0) -> None:
-        with self._lock:
-            self.bytes_read += read
-            self.bytes_written += written
-
     def _patiently(self, address: Address, request: Callable[..., T], *arguments: Any) -> T:
-        began, said = time.monotonic(), False
-        for pause in _pauses():
-            with self._lock:
-                self.requests += 1
+        patience = Patience(address)
+        while True:
             try:
                 answer = request(*arguments)
             except Unreachable as error:
-                waited = time.monotonic() - began
-                if waited + pause > PATIENCE:
-                    raise UserError(
-                        f"{address}: the store did not answer for {waited:.0f} s ({error}): look "
-                        "whether it can be reached, and start the same command again"
-                    ) from error
-                if waited > SAID and not said:
-                    log.warning("%s does not answer (%s): trying for %.0f s", address, error,
-                                PATIENCE)  # fmt: skip
-                    said = True
-                time.sleep(pause)
-                continue
-            if said:
-                log.warning("%s answers again", address)
-            return answer
-        raise AssertionError("there is always another pause")
-
-
-def _pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE
-    while True:
-        yield pause
-        pause = min(2.0 * pause, LONGEST_PAUSE)
+                time.sleep(patience.pause(error))
+            else:
+                patience.end()
+                return answer
