@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import TINY, run
+from tests.support.processes import TINY, free_port, run, start
 from transformer.upstream.compilation_cache import CheckedCache
 
 
@@ -55,3 +55,36 @@ def test_a_run_mends_its_cache(tmp_path: Path) -> None:
             for path in programs:
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert said[0] == 0 and said[1] > 0 and said[2] == 0
+
+
+@pytest.mark.slow
+def test_each_process_keeps_programs_on_its_own_disk(tmp_path: Path) -> None:
+    """At the second start none of them compiles: a program that is kept is not written again."""
+
+    def programs() -> list[dict[str, int]]:
+        folders = [tmp_path / str(process) / "xdg/transformer/compiled" for process in range(2)]
+        return [{path.name: path.stat().st_mtime_ns for path in f.iterdir()} for f in folders]
+
+    kept = []
+    for number in range(2):
+        port = free_port()
+        processes = []
+        for process in range(2):
+            (tmp_path / str(process)).mkdir(exist_ok=True)
+            processes.append(
+                start(
+                    *("train", TINY, f"--workdir={tmp_path}/run{number}", "--config.mesh.data=2"),
+                    *("--config.training.steps=2", "--config.training.eval_every=0"),
+                    "--config.distributed.enabled=True",
+                    f"--config.distributed.coordinator=127.0.0.1:{port}",
+                    "--config.distributed.processes=2",
+                    f"--config.distributed.process={process}",
+                    cache=tmp_path / str(process),
+                    own_programs=True,
+                )
+            )
+        results = [process.communicate(timeout=300) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], results
+        kept.append(programs())
+    assert kept[0] == kept[1] and all(kept[0])
+    assert "programs: 0 compiled" in results[0][1]

@@ -10,9 +10,10 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
-from jax._src import compilation_cache
+from jax._src import compilation_cache, compiler, distributed
 from jax._src.compilation_cache_interface import CacheInterface
 
 from transformer import files
@@ -49,8 +50,10 @@ class CheckedCache(CacheInterface):
         return None
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a program. JAX turns an OSError into a warning."""
-        files.write(self._path / (key + SUFFIX), hashlib.sha256(value).digest() + value)
+        """Keeps a program, unless it is there. JAX turns an OSError into a warning."""
+        path = self._path / (key + SUFFIX)
+        if not path.exists():  # what is damaged is not: whoever read it has deleted it
+            files.write(path, hashlib.sha256(value).digest() + value)
 
 
 @dataclass
@@ -90,15 +93,28 @@ def programs() -> Programs:
 def install() -> None:
     """Makes this the cache of every folder that JAX is told to keep programs in, and counts.
 
-    Buckets, whose objects are written whole anyway, and folders of limited size stay JAX's.
+    Buckets, whose objects are written whole anyway, and folders of limited size stay JAX's. Of a
+    run's processes JAX lets the first alone keep programs; the others, on disks of their own, would
+    compile at each start. With this cache each process keeps its own.
     """
     programs()
-    original = compilation_cache.get_file_cache
+    get_theirs, write_theirs, ours = compilation_cache.get_file_cache, compiler._cache_write, False
 
     def get_file_cache(path: str) -> tuple[CacheInterface, str] | None:
+        nonlocal ours
         limited = jax.config.jax_compilation_cache_max_size != -1  # pyright: ignore
-        if "://" in path or limited:
-            return original(path)
-        return CheckedCache(Path(path)), path
+        ours = not ("://" in path or limited)
+        return (CheckedCache(Path(path)), path) if ours else get_theirs(path)
 
-    compilation_cache.get_file_cache = get_file_cache
+    def write(
+        key: str, seconds: float, name: str, backend: Any, executable: Any, callbacks: Any
+    ) -> None:
+        if distributed.global_state.process_id == 0 or not ours or callbacks:
+            write_theirs(key, seconds, name, backend, executable, callbacks)
+            return
+        try:
+            compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
+        except Exception as error:  # as JAX: it can be compiled again
+            log.warning("the program %s is not kept: %s", name, error)
+
+    compilation_cache.get_file_cache, compiler._cache_write = get_file_cache, write
