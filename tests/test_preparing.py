@@ -21,19 +21,26 @@ def config(tmp_path: Path, cache: str = "cache", **data: Any) -> Config:
     return from_dict(tree.to_dict())
 
 
+@pytest.fixture(scope="module")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus, which tests only read."""
+    folder = tmp_path_factory.mktemp("module")
+    assert prepare(config(folder), folder / "prepared")
+    return folder / "prepared"
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_run_reads_it_as_it_reads_the_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert prepare(config(tmp_path), tmp_path / "prepared")
     of_text = PreparedData(config(tmp_path), tmp_path / "text")
     for name in ("text", "tokens"):
         (tmp_path / name).mkdir()
-    there = config(tmp_path, "elsewhere", prepared=str(tmp_path / "prepared"))
+    there = config(tmp_path, "elsewhere", prepared=str(prepared_folder))
     monkeypatch.setattr("transformer.prepared_data.open_corpus", None)  # no text is read
     of_tokens = PreparedData(there, tmp_path / "tokens")
     of_tokens.check_corpus()
@@ -65,9 +72,8 @@ def test_parts_make_it_whole(tmp_path: Path) -> None:
     assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
 
 
-def test_another_corpus_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "prepared"
-    prepare(config(tmp_path), folder)
+def test_another_corpus_is_refused(prepared_folder: Path, tmp_path: Path) -> None:
+    folder = prepared_folder
     others: list[tuple[dict[str, Any], str]] = [
         ({"side": "source"}, "prepared with data.side = 'both', here it is 'source'"),
         ({"tokenizer": {"vocab_size": 500}}, "prepared with data.tokenizer.vocab_size"),
@@ -86,9 +92,8 @@ def test_another_corpus_is_refused(tmp_path: Path) -> None:
         prepare(config(tmp_path), tmp_path / "mine")
 
 
-def test_keys_of_batches_may_differ(tmp_path: Path) -> None:
-    prepare(config(tmp_path), tmp_path / "prepared")
-    other = config(tmp_path, prepared=str(tmp_path / "prepared"), max_length=32, shapes=2)
+def test_keys_of_batches_may_differ(prepared_folder: Path, tmp_path: Path) -> None:
+    other = config(tmp_path, prepared=str(prepared_folder), max_length=32, shapes=2)
     assert PreparedData(other, tmp_path).corpus.has("train")
 
 
@@ -109,9 +114,10 @@ def test_what_is_no_prepared_corpus(tmp_path: Path, content: bytes | None, reaso
         PreparedData(config(tmp_path, prepared=str(tmp_path)), tmp_path).corpus.has("train")
 
 
-def test_tokens_that_do_not_fit_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare(config(tmp_path), tmp_path / "prepared")
-    there = config(tmp_path, "elsewhere", prepared=str(tmp_path / "prepared"))
+def test_tokens_that_do_not_fit_the_disk(
+    prepared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = config(tmp_path, "elsewhere", prepared=str(prepared_folder))
     (tmp_path / "run").mkdir()
     data = PreparedData(there, tmp_path / "run")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())

@@ -253,9 +253,8 @@ def _print(text: str) -> None:
     streams.output(f"{text}\n")
 
 
-COMMANDS = (
-    *(prepare, train, evaluate, translate, attention, verify, compare, table3, params, copy),
-)
+COMMANDS = (prepare, train, evaluate, translate, attention, verify)
+COMMANDS += (compare, table3, params, copy)
 
 if __name__ == "__main__":
     console()

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +29,7 @@ from transformer.errors import UserError
 from transformer.nested import differences, value_at
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FAILURE, LEFT = "transformer/failure", "transformer/left"  # keys of the store
 FAREWELL = 30.0  # seconds that process 0 waits for the others to read why the run ends
@@ -170,11 +171,11 @@ def barrier(name: str) -> None:
             waiting.cancel()
 
 
-def first_then_all(name: str, work: Callable[[], object]) -> None:
-    """`work` in the first process, while the others wait for it."""
-    if is_first():
-        work()
+def first_then_all(name: str, work: Callable[[], T]) -> T | None:
+    """`work` in the first process, while the others wait for it; its result there, None in them."""
+    result = work() if is_first() else None
     barrier(name)
+    return result
 
 
 def all_true(mine: bool) -> bool:

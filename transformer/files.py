@@ -252,7 +252,6 @@ class Appending:
 
 def require_room(folder: Path, size: int, key: str) -> None:
     """Raises UserError where a disk has less room than `size` bytes; `key` names the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(folder).free) < size:
         raise UserError(
             f"{key}={folder}: {size / 2**20:,.0f} MiB do not fit, {free / 2**20:,.0f} MiB are "

@@ -216,9 +216,8 @@ def _positive(text: str) -> int:
 
 def _part(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and len(text) < 12) or not 1 <= int(
-        number
-    ) <= int(of):
+    is_number = number.isdecimal() and of.isdecimal() and len(text) < 12
+    if not is_number or not 1 <= int(number) <= int(of):
         raise argparse.ArgumentTypeError(f"{text!r} is no part: give K/N, such as 1/4")
     return int(number), int(of)
 

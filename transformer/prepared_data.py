@@ -207,8 +207,10 @@ class PreparedData:
         The parts meet in the run's directory, which all processes see.
         """
         size, processes = self.tokenizer.size, distributed.count()
-        if distributed.all_true(find_store(folder, vocab_size=size) is not None):
-            return self._copied(folder, lambda: iter(()), 0)
+        store = find_store(folder, vocab_size=size)
+        if distributed.all_true(store is not None):
+            assert store is not None
+            return store
         parts = self._workdir / "tokens" / folder.name
         pairs = shards.write(
             parts,
@@ -231,14 +233,16 @@ class PreparedData:
             UserError: there is no room for as many bytes as `size`.
         """
 
-        def copy() -> Store:
-            if store := find_store(folder, vocab_size=self.tokenizer.size):
-                return store
+        def chunks_with_room() -> Iterator[Chunk]:
             files.require_room(folder.parent, size, "data.cache_dir")
-            return open_chunks(folder, chunks, vocab_size=self.tokenizer.size, verb="copied")
+            return chunks()
 
-        distributed.first_then_all("copy of tokens", copy)  # which others on its disk then find
-        return copy()
+        def copy() -> Store:
+            vocab_size = self.tokenizer.size
+            return open_chunks(folder, chunks_with_room, vocab_size=vocab_size, verb="copied")
+
+        # Others on the first one's disk then find its copy.
+        return distributed.first_then_all("copy of tokens", copy) or copy()
 
     @property
     def _left_out(self) -> Problem:

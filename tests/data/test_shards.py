@@ -13,7 +13,7 @@ from transformer.errors import UserError
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of six pairs."""
+    """Makes a shard hold six pairs."""
     monkeypatch.setattr(chunks, "CHUNK", 3)
     monkeypatch.setattr(shards, "CHUNK", 3)
     monkeypatch.setattr(shards, "CHUNKS", 2)

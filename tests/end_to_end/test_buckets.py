@@ -14,7 +14,6 @@ from tests.faults import differences
 from tests.support import object_stores
 from tests.support.processes import ROOT, TINY, error_line, free_port, metrics, run, start
 from transformer import storage
-from transformer.storage.stores import open_store
 
 pytestmark = pytest.mark.slow
 # Owners are dead after six seconds without a sign of life.
@@ -24,9 +23,7 @@ SHORT = (sys.executable, str(ROOT / "tests" / "support" / "short_terms.py"), "6"
 @pytest.fixture(scope="module")
 def google() -> Iterator[object_stores.Proxy]:
     with object_stores.google() as proxy:
-        open_store.cache_clear()
         yield proxy
-        open_store.cache_clear()
 
 
 @pytest.fixture(scope="module")

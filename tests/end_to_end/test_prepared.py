@@ -23,9 +23,7 @@ STEPS = ("--config.training.steps=20", "--config.training.eval_every=20")
 def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
     server = object_stores.google() if request.param == "gs" else object_stores.amazon()
     with server:
-        open_store.cache_clear()
         yield f"{request.param}://{object_stores.BUCKET}"
-        open_store.cache_clear()
 
 
 def text(folder: str) -> list[str]:
@@ -45,7 +43,7 @@ def write_corpus(folder: Path) -> None:
 
 
 def digests(address: str) -> dict[str, str]:
-    """Of all files of a folder in a bucket."""
+    """SHA-256 of each file of a folder in a bucket, by name."""
     root = storage.bucket_path(address).root
     return {name: hashlib.sha256(root.read(name)).hexdigest() for name in root.names()}
 
@@ -95,7 +93,7 @@ def test_text_and_tokens_in_a_bucket(bucket: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_prepare_goes_on(tmp_path: Path) -> None:
-    """With the shards that it had written, and to the same bytes."""
+    """It keeps the shards that it had written, and ends with the same bytes."""
     size = "--config.data.casa_roja.train_size=300000"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = ("prepare", TINY, size)

@@ -33,9 +33,7 @@ def stores(request: pytest.FixtureRequest) -> Iterator[Store]:
         return
     server = object_stores.google() if request.param == "gs" else object_stores.amazon()
     with server:
-        open_store.cache_clear()
         yield open_store(request.param)
-        open_store.cache_clear()
 
 
 @pytest.fixture

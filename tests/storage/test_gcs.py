@@ -23,9 +23,7 @@ NAME = f"gs://{object_stores.BUCKET}"
 @pytest.fixture(scope="module")
 def server() -> Iterator[object_stores.Proxy]:
     with object_stores.google() as proxy:
-        open_store.cache_clear()
         yield proxy
-        open_store.cache_clear()
 
 
 @pytest.fixture

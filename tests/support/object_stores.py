@@ -26,6 +26,7 @@ import pytest
 import s3fs
 
 from tests.support.processes import ROOT, free_port
+from transformer.storage.stores import open_store
 
 STORES = ROOT / ".venv" / "stores"
 BUCKET = "bucket"
@@ -269,10 +270,13 @@ def _server(port: int, module: str, *arguments: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets the variables for a while; stores that were opened under others are opened anew."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    open_store.cache_clear()
     try:
         yield
     finally:
+        open_store.cache_clear()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

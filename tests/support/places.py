@@ -1,4 +1,4 @@
-"""Where a run lies that is killed, and what is asked of it there while it goes on."""
+"""Places of a run that is killed, on a disk or in a bucket, and what can be asked of it there."""
 
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ SHORT_TERMS = (sys.executable, str(ROOT / "tests" / "support" / "short_terms.py"
 
 
 class Place(Protocol):
-    """Where a run lies.
+    """A place of one run.
 
     Attributes:
         workdir: what the command is given.

@@ -5,6 +5,7 @@ one core alone. A large corpus is therefore given to worker processes, which han
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import pickle
@@ -26,8 +27,8 @@ from transformer.data.tokenizers import SentencePieceTokenizer, Tokenizer
 from transformer.errors import UserError
 
 CHUNK = 8_192  # pairs tokenised at a time
-MANY = 16  # chunks, after which workers are worth their start
-MOST_WORKERS = 16  # more than these wait for the one process that reads the text
+MANY = 16  # chunks, after which workers are started: an estimate, as is the next
+MOST_WORKERS = 16  # one process reads the text for all of them
 PAIR = np.dtype([("problems", "u1"), ("part", "<u2"), ("digest", "<u8")])
 
 
@@ -76,7 +77,7 @@ def encoded_some(
     with contextlib.ExitStack() as stack:
         # SentencePiece is at work on the next chunk while what came of one is written.
         ahead, at_once = stack.enter_context(ThreadPoolExecutor(1)), 1
-        work: Callable[[Job], Chunk] = lambda job: encode(job, tokenizer)  # noqa: E731
+        work: Callable[[Job], Chunk] = functools.partial(encode, tokenizer=tokenizer)
         running: deque[tuple[int, Future[Chunk] | None]] = deque()
         sent = 0
         for number in itertools.count():
@@ -96,7 +97,7 @@ def encoded_some(
 
 
 def encode(job: Job, tokenizer: Tokenizer) -> Chunk:
-    """Ids of some pairs, what is wrong with them, and their digests."""
+    """Encodes some pairs: their ids, what is wrong with them, and their digests."""
     texts, known = job
     chunk = Chunk.of(tokenizer.encode(texts), known)
     # A side that is nothing but EOS had text that the tokenizer does not keep; or none, and then
@@ -157,7 +158,11 @@ class Workers:
             self._free.put(process)
 
     def encode(self, job: Job) -> Chunk:
-        """As `encode`, in a worker that is free; any thread may ask. Raises UserError."""
+        """Has a free worker encode some pairs; any thread may ask.
+
+        Raises:
+            UserError: the worker has ended.
+        """
         process = self._free.get()
         try:
             send(process.stdin, job)

@@ -120,7 +120,7 @@ def deciding_keys(config: DataConfig) -> dict[str, Any]:
 
 
 def tokens_folder(folder: AnyPath, split: str, key: str) -> AnyPath:
-    """Where the shards of a split lie."""
+    """The folder in which the shards of a split lie."""
     return folder / f"{split}-{key}"
 
 
