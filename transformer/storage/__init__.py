@@ -9,6 +9,7 @@ A bucket has no rename, no append and no lock. What a run needs in their place:
 
     address.py   which text is an address            store.py     requests, retries, versions
     gcs.py       Google Cloud Storage                s3.py        Amazon S3
+    gcs_requests.py  what is tried again there, and counted, Orbax's requests too
     stores.py    which of them an address is of
     manifest.py  what a folder holds, and whose it is
     folder.py    files by name, one change at a time lease.py     owning it while a process lives

@@ -12,9 +12,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from transformer.errors import UserError
+from transformer.storage import gcs_requests
 from transformer.storage.address import Address
 from transformer.storage.store import Changed, Unreachable, Usage, Version
-from transformer.upstream import gcsfs
 
 
 class GoogleCloudStorage:
@@ -26,8 +26,8 @@ class GoogleCloudStorage:
             options["token"] = "anon"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._files = gcsfs.SingleTries(use_listings_cache=False, **options)
-        gcsfs.install()
+            self._files = gcs_requests.SingleTries(use_listings_cache=False, **options)
+        gcs_requests.install()
 
     def usage(self) -> Usage:
         """All requests but those for credentials: ours, and Orbax's for arrays and for the rest."""
@@ -127,7 +127,7 @@ class GoogleCloudStorage:
                 "it, or mend its name"
             ) from None
         except Exception as error:  # gcsfs has a kind for each reason, and some for none
-            gcsfs.refuse(address, error)
+            gcs_requests.refuse(address, error)
         if is_json:
             return headers, json.loads(content)
         return headers, content

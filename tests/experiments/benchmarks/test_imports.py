@@ -25,7 +25,7 @@ OPTIONAL = {
     "experiments/benchmarks/attention.py": {"torch"},
     "transformer/data/digits.py": {"sklearn"},
     "transformer/interop/folders.py": {"safetensors"},
-    "transformer/storage/gcs.py": {"aiohttp", "gcsfs", "google", "requests"},
+    "transformer/storage/gcs_requests.py": {"aiohttp", "fsspec", "gcsfs", "google", "requests"},
     "transformer/storage/s3.py": {"aiohttp", "botocore", "fsspec", "s3fs"},
 }
 
