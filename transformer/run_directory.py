@@ -112,7 +112,7 @@ def _owner(workdir: AnyPath) -> str:
 
 def _acquire(workdir: AnyPath, mine: dict[str, Any], stack: contextlib.ExitStack) -> None:
     path = workdir / "config.json"
-    if not path.exists() and not _is_empty(workdir):
+    if not path.exists() and not is_empty(workdir, path.name):
         raise UserError(
             f"{workdir} exists and is no run directory (no config.json): take another --workdir"
         )
@@ -139,13 +139,18 @@ def has_checkpoints(workdir: AnyPath) -> bool:
     return folder.exists() and any(path.name.isdigit() for path in folder.iterdir())
 
 
-def _is_empty(workdir: AnyPath) -> bool:
-    """Whether a folder holds nothing but what a start leaves that was killed early."""
+def is_empty(workdir: AnyPath, first: str) -> bool:
+    """Whether a folder holds nothing but what a start leaves that was killed early.
+
+    Args:
+        workdir: the folder, which may not be there.
+        first: the file that a start writes first.
+    """
     if isinstance(workdir, BucketPath):
         return not workdir.exists() and not workdir.root.is_foreign()
     if not workdir.exists():
         return True
-    ours = {workdir / LOCK, *leftovers(workdir / "config.json")}
+    ours = {workdir / LOCK, *leftovers(workdir / first)}
     return workdir.is_dir() and ours >= {*workdir.iterdir()}
 
 

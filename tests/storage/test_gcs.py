@@ -1,6 +1,7 @@
 """Google's store through gcsfs, before the emulator: what is tried again, by whom, and counted."""
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ from etils import epath
 
 from tests.support import object_stores
 from transformer.errors import UserError
-from transformer.storage import store
+from transformer.storage import gcs_requests, store
 from transformer.storage.address import Address
 from transformer.storage.folder import Folder
 from transformer.storage.store import Store
@@ -80,6 +81,21 @@ def test_orbax_is_told_what_is_not_allowed(google: object_stores.Proxy, gcs: Sto
     google.faults.forbidden = ""
     with pytest.raises(UserError, match=r"no permission .* Storage Object User"):
         epath.Path(f"{NAME}/forbidden").exists()
+
+
+def test_credentials_that_have_run_out_are_asked_for_again(
+    google: object_stores.Proxy, gcs: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcs_requests, "RENEWED", (0.2, 0.4))
+    address = Address("gs", object_stores.BUCKET, "expired")
+    google.faults.forbidden, google.faults.refusal = "", (401, "Invalid Credentials")
+    with pytest.raises(UserError, match="takes no credentials of this machine"):
+        gcs.write(address, b"x")
+    assert google.faults.requests == 3
+    timer = threading.Timer(0.3, setattr, (google.faults, "forbidden", None))
+    timer.start()
+    gcs.write(address, b"x")
+    assert google.faults.requests == 6 and gcs.read(address) == b"x"
 
 
 def test_every_request_is_counted(google: object_stores.Proxy, gcs: Store) -> None:

@@ -3,7 +3,7 @@
 The emulator and moto lie in `.venv/stores`, apart from what we need ourselves; `tests/run -m slow`
 puts them there. Google's emulator ignores the condition of a conditional write, does not say of
 which generation a content is, and forgets the session of a finished upload, where Google tells of
-the object again. A proxy before it does all three, and answers 503 or 403, waits or loses
+the object again. A proxy before it does all three, and answers 503, 401 or 403, waits or loses
 connections where it is told to.
 """
 
@@ -39,7 +39,8 @@ class Faults:
     """What a proxy does besides passing requests on."""
 
     busy_until: float = 0.0  # monotonic seconds: 503 until then
-    forbidden: str | None = None  # 403 where the address has this in it
+    forbidden: str | None = None  # refused is a request whose address has this in it
+    refusal: tuple[int, str] = (403, "not yours")  # how
     delay: float = 0.0  # seconds before each answer
     lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -103,7 +104,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if time.monotonic() < faults.busy_until:
             return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
         if faults.forbidden is not None and faults.forbidden in self.path:
-            return self._reply(403, {}, b'{"error": {"code": 403, "message": "not yours"}}')
+            code, message = faults.refusal
+            content = json.dumps({"error": {"code": code, "message": message}})
+            return self._reply(code, {}, content.encode())
         lost = faults.draw.random() < faults.lost
         if lost and faults.draw.random() < 0.5:
             return self._hang_up()

@@ -105,16 +105,16 @@ class InBucket:
         keys = [name.split("/") for name in self._proxy.names(f"{self._key}/{DATA}/")]
         start = len(self._key.split("/"))
         saves = {"/".join(k[start : start + 4]) for k in keys if k[start + 2] == "checkpoints"}
-        manifest = self._manifest()
+        manifest = self.manifest()
         named = {entry.folder for entry in manifest.entries.values()}
         last = max(_checkpoints(manifest), default=0)  # what is retired, and deleted, is older
         return {save for save in saves - named if int(save.split(".")[-1]) > last}
 
     def whole(self) -> list[int]:
-        return _checkpoints(self._manifest())
+        return _checkpoints(self.manifest())
 
     def last_step(self) -> int:
-        entry = self._manifest().entries.get("metrics.jsonl")
+        entry = self.manifest().entries.get("metrics.jsonl")
         pieces = entry.pieces if entry else ()
         return _steps(b"".join(self._content(piece.key) for piece in pieces))
 
@@ -128,9 +128,16 @@ class InBucket:
     def remove(self) -> None:
         """Does nothing: the next run has another name, and the store is in memory."""
 
-    def _manifest(self) -> Manifest:
+    def manifest(self) -> Manifest:
         content = self._content(NAME)
         return Manifest.decode(content) if content else Manifest()
+
+    def unnamed(self) -> set[str]:
+        """The keys of objects that the manifest does not name."""
+        pieces, folders = self.manifest().keys()
+        start = len(f"{self._key}/")
+        keys = {name[start:] for name in self._proxy.names(f"{self._key}/{DATA}/")}
+        return {key for key in keys - pieces if not key.startswith(folders)}
 
     def _content(self, key: str) -> bytes:
         return self._proxy.content(f"{self._key}/{key}") or b""

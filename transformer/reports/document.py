@@ -5,10 +5,10 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformer import files
+from transformer.files import AnyPath
 from transformer.inspection.figures import write_figure
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Picture:
 Block = Heading | Paragraph | Table | Picture
 
 
-def write(folder: Path, name: str, blocks: Iterable[Block]) -> list[Path]:
+def write(folder: AnyPath, name: str, blocks: Iterable[Block]) -> list[AnyPath]:
     """Writes NAME.md with NAME-PICTURE.png beside it, and NAME.html, which holds all.
 
     Returns:
@@ -88,7 +88,7 @@ def write(folder: Path, name: str, blocks: Iterable[Block]) -> list[Path]:
     return [markdown, page]
 
 
-def _picture(folder: Path, name: str, picture: Picture) -> Path:
+def _picture(folder: AnyPath, name: str, picture: Picture) -> AnyPath:
     return folder / f"{name}-{picture.name}.png"
 
 
@@ -114,7 +114,7 @@ def _is_text(table: Table, column: int) -> bool:
     return column == 0 or table.header[column] in table.texts
 
 
-def _html(folder: Path, name: str, block: Block) -> str:
+def _html(folder: AnyPath, name: str, block: Block) -> str:
     match block:
         case Heading():
             return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"

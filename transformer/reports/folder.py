@@ -8,12 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformer import files, machine, run_directory, runtime
 from transformer.config import is_default
 from transformer.errors import UserError
+from transformer.files import AnyPath
 from transformer.nested import differences, matches, value_at
 from transformer.reports.runs import More, Run, carry_out
 from transformer.runtime import Exit
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def acquire(
-    workdir: Path, name: str, config: dict[str, Any], may_change: Sequence[str]
+    workdir: AnyPath, name: str, config: dict[str, Any], may_change: Sequence[str]
 ) -> Iterator[None]:
     """Makes a folder the report's of this configuration, or checks that it is, and holds it.
 
@@ -66,12 +66,10 @@ def said(made: dict[str, Any]) -> str:
     )
 
 
-def _refuse_another(path: Path, config: dict[str, Any], may_change: Sequence[str]) -> None:
+def _refuse_another(path: AnyPath, config: dict[str, Any], may_change: Sequence[str]) -> None:
     workdir = path.parent
     if not path.exists():
-        if workdir.exists() and any(
-            entry.name != run_directory.LOCK for entry in workdir.iterdir()
-        ):
+        if not run_directory.is_empty(workdir, path.name):
             raise UserError(
                 f"{workdir} exists and holds no {path.name}: it is no report's, take another "
                 "--workdir"

@@ -5,7 +5,6 @@ import gc
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from transformer.config import Config
 from transformer.errors import UserError
 from transformer.evaluation import Evaluation
 from transformer.experiment import Experiment
+from transformer.files import AnyPath
 from transformer.runtime import Exit
 from transformer.training import metrics, train
 
@@ -30,18 +30,20 @@ class Run:
     name: str
     seed: int
     config: Config
-    folder: Path  # the report's
+    folder: AnyPath  # the report's
 
     @property
     def experiment(self) -> Experiment:
         return Experiment(dataclasses.replace(self.config, seed=self.seed), self.workdir)
 
     @property
-    def workdir(self) -> Path:
-        return self.folder / "runs" / self.task / self.name / f"seed-{self.seed}"
+    def workdir(self) -> AnyPath:
+        # In a bucket a folder by itself, as any run's: it has an owner of its own.
+        name = self.folder / "runs" / self.task / self.name / f"seed-{self.seed}"
+        return files.any_path(str(name))
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """The file of what has been read off the run."""
         return self.folder / "results" / f"{self.task}.{self.name}.{self.seed}.json"
 
@@ -109,7 +111,7 @@ def _checksum(content: dict[str, Any]) -> int:
     return zlib.crc32(files.as_json(content).encode())
 
 
-def _read_off(workdir: Path, split: str, more: More | None) -> dict[str, Any]:
+def _read_off(workdir: AnyPath, split: str, more: More | None) -> dict[str, Any]:
     experiment = Experiment.open(workdir)
     params, which = load_params(experiment)
     scores = evaluation.evaluate(experiment, params, split)

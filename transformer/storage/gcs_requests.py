@@ -28,20 +28,31 @@ LOST = (
     TimeoutError,
     ConnectionError,
 )
+RENEWED = (1.0, 4.0)  # seconds in which credentials that have run out are replaced
 _once = core.GCSFileSystem._request.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class SingleTries(core.GCSFileSystem):
-    """Sends each request once, and counts it, whatever comes back."""
+    """Sends each request once, and counts it, whatever comes back.
+
+    Only one whose credentials have run out meanwhile is sent again, with those of that moment.
+    """
 
     usage = Usage()  # of all of the process
 
     async def _request(self, method: str, path: str, *args: str, **options: Any) -> Any:
         data = options.get("data")
-        self.usage.add(requests=1, written=_size(data))
-        answer = await _once(self, method, path, *args, **options)
-        self.usage.add(read=len(answer[3]))
-        return answer
+        for pause in (*RENEWED, None):
+            self.usage.add(requests=1, written=_size(data))
+            try:
+                answer = await _once(self, method, path, *args, **options)
+            except HttpError as error:
+                if pause is None or error.code != 401 or "Invalid Credentials" not in str(error):
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                self.usage.add(read=len(answer[3]))
+                return answer
 
 
 class PatientFiles(SingleTries):

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax
 from transformer import files, machine
 from transformer.config import ComparisonConfig, Config
 from transformer.errors import UserError
+from transformer.files import AnyPath
 from transformer.reports import folder
 from transformer.reports.compare import budgets, speed
 from transformer.reports.compare.measured import measured
@@ -24,7 +24,7 @@ FILE = "comparison.json"
 MAY_CHANGE = ("seeds", "sentences", "length_bins")  # between starts: nothing measured depends on it
 
 
-def compare(config: ComparisonConfig, workdir: Path) -> Exit:
+def compare(config: ComparisonConfig, workdir: AnyPath) -> Exit:
     """Carries a comparison out, or goes on with it, and writes its report.
 
     Returns:
@@ -63,7 +63,7 @@ def compare(config: ComparisonConfig, workdir: Path) -> Exit:
 
 
 def _speeds(
-    config: ComparisonConfig, group: Mapping[str, Config], workdir: Path
+    config: ComparisonConfig, group: Mapping[str, Config], workdir: AnyPath
 ) -> dict[int, dict[str, dict[str, Any]]]:
     """Measures the speed of each length and experiment, where it has not been measured."""
     speeds: dict[int, dict[str, dict[str, Any]]] = {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformer import files
@@ -10,6 +9,7 @@ from transformer.checkpoints import load_params
 from transformer.config import ComparisonConfig
 from transformer.decoding import open_translator
 from transformer.experiment import Experiment
+from transformer.files import AnyPath
 from transformer.inspection import SentenceInspector, WordMap
 from transformer.models import build_model
 from transformer.reports import document
@@ -38,8 +38,8 @@ BUDGETS = {
 
 
 def write_report(
-    config: ComparisonConfig, workdir: Path, speeds: Speeds, runs: list[Run]
-) -> list[Path]:
+    config: ComparisonConfig, workdir: AnyPath, speeds: Speeds, runs: list[Run]
+) -> list[AnyPath]:
     """Writes it; the paths of its three files."""
     results = Results(config, speeds, runs)
     by_command = made()

@@ -5,13 +5,13 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
 from transformer import files
 from transformer.config.experiment_files import Published
+from transformer.files import AnyPath
 from transformer.reports import document
 from transformer.reports.document import Block, Heading, Paragraph, Picture, Table
 from transformer.reports.folder import made, said
@@ -74,8 +74,8 @@ class Measure:
 
 
 def write_report(
-    published: Mapping[str, Published | None], runs: Sequence[Run], workdir: Path
-) -> list[Path]:
+    published: Mapping[str, Published | None], runs: Sequence[Run], workdir: AnyPath
+) -> list[AnyPath]:
     """Writes it; the paths of its three files. `published`: by row; None where no paper has it."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in published}
     for run in runs:

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from transformer.config import Config
 from transformer.config.experiment import PLACEMENT_KEYS
 from transformer.config.experiment_files import Row
 from transformer.errors import UserError
+from transformer.files import AnyPath
 from transformer.nested import without
 from transformer.reports import folder
 from transformer.reports.runs import Run
@@ -17,7 +17,7 @@ from transformer.runtime import Exit
 FILE = "table3.json"
 
 
-def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir: Path) -> Exit:
+def table3(rows: Mapping[str, tuple[Config, Row]], seeds: Sequence[int], workdir: AnyPath) -> Exit:
     """Fills the table, or goes on with it, and writes its report.
 
     Returns:
