@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.bucket --json=experiments/results/bucket.json
 
 A round is two runs of `transformer train`, one after the other: into a folder of the local disk,
-and into a bucket of the emulator that the tests use (`tests/run -m slow` puts it into
-`.venv/stores`). The experiment is casa roja with wider layers. Training has the first core, the
+and into a bucket of the emulator that the tests use: `tests/run -m slow` installs it, with all
+else that this program needs. The experiment is casa roja with wider layers. Training has the first core, the
 store the second, in both.
 
 A save is in flight from the moment at which Orbax begins a checkpoint to the one at which it is

@@ -23,6 +23,7 @@ PEERS = {
 # What no install_requires brings, and where the code itself says what to do without it.
 OPTIONAL = {
     "experiments/benchmarks/attention.py": {"torch"},
+    "experiments/benchmarks/bucket.py": {"tests"},
     "transformer/data/digits.py": {"sklearn"},
     "transformer/interop/folders.py": {"safetensors"},
     "transformer/storage/gcs_requests.py": {"aiohttp", "fsspec", "gcsfs", "google", "requests"},
