@@ -255,6 +255,7 @@ def get_config(variant=""):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "file", "options"),
     [
