@@ -3,13 +3,15 @@
     python -m experiments.benchmarks.bucket --json=experiments/results/bucket.json
 
 A round is two runs of `transformer train`, one after the other: into a folder of the local disk,
-and into a bucket of the emulator that the tests use: `tests/run -m slow` installs it, with all
-else that this program needs. The experiment is casa roja with wider layers. Training has the first core, the
-store the second, in both.
+and into a bucket of the emulator that the tests use (`tests/run -m slow` installs it, with all else
+that this program needs). The experiment is casa roja with wider layers. Training has the first
+core, the store the second, in both.
 
 A save is in flight from the moment at which Orbax begins a checkpoint to the one at which it is
-whole, by the checkpoint's own metadata. Both are asked what a step takes in seconds, then and else;
-ratios are taken within a round, and what is given are medians of the rounds.
+whole, by the checkpoint's own metadata. Both are asked what a step takes in seconds, then and else.
+A save onto the disk is over within a step, one into the bucket within several: so `mean_step`, of
+all steps with their saves, is the fairer ratio. Ratios are taken within a round, and what is given
+are medians of the rounds.
 """
 
 import argparse
