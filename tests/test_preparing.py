@@ -83,11 +83,12 @@ def test_another_corpus_is_refused(prepared_folder: Path, tmp_path: Path) -> Non
         other = config(tmp_path, prepared=str(folder), **data)
         with pytest.raises(UserError, match=reason):
             PreparedData(other, tmp_path).corpus.has("dev")
-    with pytest.raises(UserError, match="another tokenizer, of another text or other keys"):
+    with pytest.raises(UserError, match="prepared with other keys, another text"):
         prepare(config(tmp_path, casa_roja={"train_size": 99}), folder)
     with pytest.raises(UserError, match="is prepared already"):
         prepare(config(tmp_path, prepared=str(folder)), tmp_path / "again")
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").touch()
     with pytest.raises(UserError, match="exists and holds no prepared corpus"):
         prepare(config(tmp_path), tmp_path / "mine")
 
@@ -123,3 +124,37 @@ def test_tokens_that_do_not_fit_the_disk(
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(UserError, match=r"data.cache_dir=.*do not fit"):
         data.store("dev")
+
+
+def test_parts_of_another_configuration_are_refused(tmp_path: Path) -> None:
+    """Else a corpus would have the tokens of one and the text of the other."""
+    whole = tmp_path / "corpus"
+    assert not prepare(config(tmp_path), whole, part=2, of=2)  # its only shard is the first's
+    sizes = {"train_size": 200, "dev_size": 12, "test_size": 11}
+    for part in ({}, {"part": 1, "of": 2}):
+        with pytest.raises(UserError, match="prepared with other keys"):
+            prepare(config(tmp_path, casa_roja=sizes), whole, **part)
+    assert prepare(config(tmp_path), whole, part=1, of=2)
+
+
+@pytest.mark.parametrize("name", ["train", "dev"])
+def test_what_another_has_damaged_is_not_called_whole(tmp_path: Path, name: str) -> None:
+    """The cache has the tokens already: the shards are read back all the same."""
+    whole = tmp_path / "corpus"
+    prepare(config(tmp_path), whole)
+    (whole / "prepared.json").unlink()
+    path = next(whole.glob(f"{name}-*")) / "00000.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"00000.npz is missing or damaged"):
+        prepare(config(tmp_path), whole)
+    assert not (whole / "prepared.json").exists()
+
+
+def test_text_that_was_changed_is_damaged(tmp_path: Path) -> None:
+    whole = tmp_path / "corpus"
+    prepare(config(tmp_path), whole)
+    (whole / "dev.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match=r"dev.jsonl is missing or damaged"):
+        list(prepared.PreparedCorpus(whole, config(tmp_path).data).pairs("dev"))

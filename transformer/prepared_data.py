@@ -220,7 +220,7 @@ class PreparedData:
         )
         count = shards.count(pairs)
         distributed.barrier("tokens")
-        store = self._copied(folder, lambda: shards.read(parts, count), 0)
+        store = self._copied(folder, lambda: shards.read(parts, count, size), 0)
         distributed.barrier("copies of tokens")
         if distributed.is_first():
             shards.discard(parts, count)

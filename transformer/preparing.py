@@ -1,19 +1,22 @@
 """A corpus tokenised once, on all cores of one machine or several, for all runs that read it."""
 
+import json
 import logging
 import tempfile
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformer import files, runtime
+from transformer import files, run_directory, runtime
 from transformer.config import Config
 from transformer.data import Store, Tokenizer, prepared, selection, shards, store_key
+from transformer.data.chunks import Chunk
 from transformer.data.pairs import Problem
 from transformer.data.store import open_chunks
 from transformer.errors import UserError
 from transformer.files import AnyPath
 from transformer.prepared_data import PreparedData
-from transformer.storage import BucketPath
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,12 @@ def prepare(config: Config, folder: AnyPath | None = None, *, part: int = 1, of:
             for split in splits:
                 log.info("%s", _described(split, data.store(split)))
             return True
-        _write_tokenizer(folder, data.tokenizer, Path(workdir) / prepared.TOKENIZER)
+        begun = {
+            "format": prepared.FORMAT,
+            "data": prepared.deciding_keys(config.data),
+            "fingerprints": {split: data.corpus.fingerprint(split) for split in splits},
+        }
+        _begin(folder, begun, data.tokenizer, Path(workdir) / prepared.TOKENIZER)
         parts = {split: _write(folder, split, data, part, of) for split in splits}
         if not all(_is_whole(folder, split, known) for split, known in parts.items()):
             log.info("part %d of %d is done: %s is whole when all are", part, of, folder)
@@ -57,25 +65,34 @@ def prepare(config: Config, folder: AnyPath | None = None, *, part: int = 1, of:
             store = _checked(folder, split, known, config, data.tokenizer)
             known["bytes"] = store.nbytes
             log.info("%s", _described(split, store))
-    content = {"data": prepared.deciding_keys(config.data), "splits": parts}
-    files.write_json(folder / prepared.INDEX, {"format": prepared.FORMAT, **content})
+    index = {**begun, "vocab_size": data.tokenizer.size, "splits": parts}
+    files.write_json(folder / prepared.INDEX, index)
+    log.info("%s is whole", folder)
     return True
 
 
-def _write_tokenizer(folder: AnyPath, tokenizer: Tokenizer, path: Path) -> None:
-    """Writes the tokenizer's file. Raises UserError where the folder holds something else."""
-    there = folder / prepared.TOKENIZER
+def _begin(folder: AnyPath, begun: dict[str, Any], tokenizer: Tokenizer, path: Path) -> None:
+    """Makes a folder that of one corpus. Raises UserError where it holds something else."""
+    there, known = folder / prepared.BEGUN, folder / prepared.TOKENIZER
     if there.exists():
-        if there.read_bytes() != path.read_bytes():
+        try:
+            before = files.read_json(there)
+        except files.Damaged as error:
+            raise UserError(f"{there} is damaged ({error}): take another --to") from error
+        # Through JSON, which has no tuples.
+        same = before == json.loads(files.as_json(begun))
+        if not same or (known.exists() and known.read_bytes() != path.read_bytes()):
             raise UserError(
-                f"{folder} holds a corpus that was prepared with another tokenizer, of another "
-                "text or other keys: take another --to"
+                f"{folder} holds a corpus that was prepared with other keys, another text or "
+                "another tokenizer: take another --to"
             )
-    elif folder.exists() or (isinstance(folder, BucketPath) and folder.root.is_foreign()):
+    elif not run_directory.is_empty(folder, prepared.BEGUN):
         raise UserError(f"{folder} exists and holds no prepared corpus: take another --to")
     else:
-        log.info("a tokenizer of %d pieces: %s", tokenizer.size, there)
-        files.write(there, path.read_bytes())
+        files.write_json(there, begun)
+    if not known.exists():
+        log.info("a tokenizer of %d pieces: %s", tokenizer.size, known)
+        files.write(known, path.read_bytes())
 
 
 def _write(folder: AnyPath, split: str, data: PreparedData, part: int, of: int) -> dict[str, Any]:
@@ -85,10 +102,12 @@ def _write(folder: AnyPath, split: str, data: PreparedData, part: int, of: int) 
     key = store_key(fingerprint, data.tokenizer.fingerprint)
     tokens = prepared.tokens_folder(folder, split, key)
     pairs = shards.write(tokens, corpus.pairs(split), data.tokenizer, lambda n: n % of == part - 1)
-    if split != "train" and part == 1:
-        files.write(folder / f"{split}.jsonl", prepared.text(corpus.pairs(split)))
+    text = b"" if split == "train" else prepared.text(corpus.pairs(split))
+    if text and part == 1:
+        files.write(folder / f"{split}.jsonl", text)
     return {
         "fingerprint": fingerprint,
+        "text": prepared.digest(text),
         "origins": corpus.origins(split),
         "key": key,
         "pairs": pairs,
@@ -98,21 +117,28 @@ def _write(folder: AnyPath, split: str, data: PreparedData, part: int, of: int) 
 
 def _is_whole(folder: AnyPath, split: str, known: dict[str, Any]) -> bool:
     tokens = prepared.tokens_folder(folder, split, known["key"])
-    has_text = split == "train" or (folder / f"{split}.jsonl").exists()
-    return has_text and shards.are_whole(tokens, known["shards"])
+    path = folder / f"{split}.jsonl"
+    has_text = path.exists() and prepared.digest(path.read_bytes()) == known["text"]
+    return (split == "train" or has_text) and shards.are_whole(tokens, known["shards"])
 
 
 def _checked(
     folder: AnyPath, split: str, known: dict[str, Any], config: Config, tokenizer: Tokenizer
 ) -> Store:
-    """A split's store in `data.cache_dir`, made of all shards, read back."""
+    """A split's store in `data.cache_dir`, made of all shards, which are read back."""
     tokens = prepared.tokens_folder(folder, split, known["key"])
-    return open_chunks(
-        runtime.cache_dir(config.data.cache_dir) / "tokens" / known["key"],
-        lambda: shards.read(tokens, known["shards"]),
-        vocab_size=tokenizer.size,
-        verb="checked",
-    )
+    was_read = False
+
+    def chunks() -> Iterator[Chunk]:
+        nonlocal was_read
+        yield from shards.read(tokens, known["shards"], tokenizer.size)
+        was_read = True
+
+    cache = runtime.cache_dir(config.data.cache_dir) / "tokens" / known["key"]
+    store = open_chunks(cache, chunks, vocab_size=tokenizer.size, verb="checked")
+    if not was_read:  # the cache had it
+        deque(chunks(), maxlen=0)
+    return store
 
 
 def _described(split: str, store: Store) -> str:

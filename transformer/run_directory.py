@@ -66,8 +66,10 @@ def read_config(workdir: AnyPath) -> dict[str, Any]:
     try:
         tree = with_new_names(read_json(path))
     except FileNotFoundError:
+        if isinstance(workdir, BucketPath):
+            workdir.root.is_foreign()  # which says where there is no bucket
         raise UserError(
-            f"{workdir} holds no run (no config.json): give the --workdir of `transformer train`"
+            f"{workdir} holds no run (no config.json): give a folder that `transformer train` made"
         ) from None
     except (OSError, Damaged) as error:
         raise UserError(f"{path} cannot be read ({error}): restore it, or train anew") from error
@@ -102,7 +104,7 @@ def acquire(workdir: AnyPath, config: Config) -> Iterator[None]:
 def _owner(workdir: AnyPath) -> str:
     """What the holder of a directory wrote into its lock: another for each; "" where none is."""
     if isinstance(workdir, BucketPath):
-        owner = workdir.root.manifest(fresh=not distributed.is_first()).owner
+        owner = workdir.root.join()
         return owner.id if owner else ""
     try:
         return (workdir / LOCK).read_text(encoding="utf-8", errors="replace")

@@ -1,5 +1,6 @@
 """A split in shards: the same bytes whoever writes them, and none of a text that changed."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_shards_make_the_store_that_their_text_makes(tokenizer, tmp_path: Path) 
     shards.write(tmp_path / "s", pairs(), tokenizer, lambda _: True)
     direct = open_store(tmp_path, pairs, tokenizer, key="direct")
     size = tokenizer.size
-    read = open_chunks(tmp_path / "read", lambda: shards.read(tmp_path / "s", 6), vocab_size=size)
+    read = open_chunks(
+        tmp_path / "read", lambda: shards.read(tmp_path / "s", 6, size), vocab_size=size
+    )
     assert contents(tmp_path / "direct") == contents(tmp_path / "read")
     assert read.nbytes == direct.nbytes
     np.testing.assert_array_equal(read.problems != 0, np.arange(32) >= 20)  # duplicates
@@ -92,9 +95,43 @@ def test_a_damaged_shard_is_named(tokenizer, tmp_path: Path, damage: bytes | Non
     else:
         path.write_bytes(damage)
     with pytest.raises(UserError, match=r"00004.npz is missing or damaged"):
-        list(shards.read(tmp_path / "s", 6))
+        list(shards.read(tmp_path / "s", 6, tokenizer.size))
     content = bytearray((tmp_path / "s" / "00001.npz").read_bytes())
     content[200] ^= 1  # of the ids
     (tmp_path / "s" / "00001.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"00001.npz is missing or damaged"):
-        list(shards.read(tmp_path / "s", 6))
+        list(shards.read(tmp_path / "s", 6, tokenizer.size))
+
+
+def test_what_is_no_shard_of_this_tokenizer_is_named(tokenizer, tmp_path: Path) -> None:
+    shards.write(tmp_path / "s", pairs(), tokenizer, lambda _: True)
+    path = tmp_path / "s" / "00000.npz"
+    whole = path.read_bytes()
+    with np.load(io.BytesIO(whole)) as arrays:
+        good = dict(arrays)
+
+    def packed(**others: np.ndarray) -> bytes:
+        content = io.BytesIO()
+        np.savez(content, **{**good, **others})
+        return content.getvalue()
+
+    alone = io.BytesIO()
+    np.save(alone, good["ids"])
+    damaged = [
+        alone.getvalue(),
+        packed(ids=good["ids"][:-1]),
+        packed(ids=np.full_like(good["ids"], tokenizer.size)),
+        packed(ids=good["ids"].astype(np.int64)),
+        packed(lengths=-good["lengths"]),
+        packed(lengths=good["lengths"].astype(str)),
+        packed(pairs=good["pairs"][:-1]),
+        *(whole[:n] + bytes([whole[n] ^ 8]) + whole[n + 1 :] for n in range(30)),
+    ]
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            (first, *_) = shards.read(tmp_path / "s", 1, tokenizer.size)
+        except UserError as error:
+            assert "is missing or damaged" in str(error) and "\n" not in str(error)
+        else:  # a byte that nobody reads
+            assert all(np.array_equal(getattr(first, name), good[name]) for name in good)

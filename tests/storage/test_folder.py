@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -242,3 +243,84 @@ def test_a_write_whose_answer_was_lost_is_known_to_have_succeeded(memory: Memory
     memory.failures = ["lost"]
     with pytest.raises(Changed):
         patient.replace(ADDRESS, b"four", second)
+
+
+def test_what_was_appended_survives_a_store_that_was_away(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody hears of a sign of life that fails: the next change must have all of it."""
+    one = Folder(ADDRESS, Store(memory))
+    one.take()
+    one.append("metrics", b"1\n")
+    one.publish()
+    one.append("metrics", b"2\n")
+    with monkeypatch.context() as away:
+        away.setattr(store, "PATIENCE", 0.0)
+        memory.failures = ["busy"]
+        with pytest.raises(UserError, match="did not answer"):
+            one.renew()
+    one.append("metrics", b"3\n")
+    one.publish()
+    assert Folder(ADDRESS, Store(memory)).read("metrics") == b"1\n2\n3\n"
+
+
+def test_a_reader_that_adds_a_file_hinders_no_owner_to_be(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, owner = (Folder(ADDRESS, Store(memory)) for _ in range(2))
+    reader.write("first", b"x")
+    replace = memory.replace
+
+    def late(*arguments: Any) -> str:
+        monkeypatch.setattr(memory, "replace", replace)
+        reader.write("second", b"y")
+        return replace(*arguments)
+
+    monkeypatch.setattr(memory, "replace", late)
+    owner.take()
+    owner.write("third", b"z")
+    assert {*owner.manifest().entries} == {"first", "second", "third"}
+
+
+def test_all_processes_of_a_run_save_under_its_owners_token(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when another process has taken over meanwhile."""
+    first, second, other = (Folder(ADDRESS, Store(memory)) for _ in range(3))
+    first.take()
+    second.join()
+    monkeypatch.setattr(folder, "TERM", 0.0)
+    other.take()
+    assert first.key_of_save("1") == second.key_of_save("1") != other.key_of_save("1")
+
+
+def test_a_folder_inside_another_is_refused(opened: Open) -> None:
+    one = opened()
+    one.write("a", b"x")
+    inside = Folder(one.address / "data/1/copy", one._store)
+    with pytest.raises(UserError, match=r"lies inside .*take another address"):
+        inside.take()
+
+
+def test_a_sweep_deletes_nothing_of_others(opened: Open) -> None:
+    one = opened()
+    one.take()
+    mine = one.address / "data/1/train.en.gz"
+    one._store.write(mine, b"x")
+    one.release()
+    other = opened()
+    other.take()
+    assert other._store.read(mine) == b"x"
+
+
+def test_a_folder_that_lacks_an_object_is_not_whole(opened: Open) -> None:
+    one = opened()
+    one.take()
+    key = one.key_of_save("checkpoints/1.1")
+    for name in "ab":
+        one.write_object(f"{key}/{name}", b"x")
+    one.publish(folders={"checkpoints/1": key})
+    assert one.names() == ["checkpoints/1/a", "checkpoints/1/b"]
+    one._store.delete([one.address / key / "a"])
+    with pytest.raises(UserError, match="1 of 2 objects"):
+        one.names()

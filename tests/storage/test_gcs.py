@@ -57,7 +57,7 @@ def test_a_conditional_write_whose_answer_is_lost_is_known_to_have_succeeded(
     """Else a process would take itself for another one that owns the folder."""
     folder = Folder(Address("gs", object_stores.BUCKET, "lost"), gcs)
     google.faults.lost = 0.5
-    google.faults.draw = Next(1.0, 0.0, 1.0)  # the look, and the write: lost when it is done
+    google.faults.draw = Next(1.0, 1.0, 0.0, 1.0)  # two looks, and the write: lost when it is done
     folder.take()
     assert folder.manifest().token == 1 and google.faults.refused == 1
     folder.write("a", b"x")

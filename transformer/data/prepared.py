@@ -1,6 +1,7 @@
 """A corpus that was prepared: its tokenizer and its tokens, in a folder of a disk or in a bucket.
 
-    prepared.json      the keys it was prepared with; of each split, its fingerprint and its size
+    preparing.json     the keys it is prepared with; of each split, its fingerprint: written first
+    prepared.json      the same, and the size of each split: written last
     tokenizer.model    what its tokens were made with
     SPLIT-KEY/         the split's tokens, in shards (data/shards.py)
     SPLIT.jsonl        its text, but for the training split's, a pair a line
@@ -9,6 +10,7 @@
 other text. `prepared.json` is written last: until it is there, nothing is prepared.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,7 +25,7 @@ from transformer.errors import UserError
 from transformer.files import AnyPath
 from transformer.nested import differences, value_at, without
 
-INDEX, TOKENIZER, FORMAT = "prepared.json", "tokenizer.model", 1
+INDEX, BEGUN, TOKENIZER, FORMAT = "prepared.json", "preparing.json", "tokenizer.model", 1
 DECIDING = ("source", "source_options", "mixture", "side", "tokenizer")  # and the source's section
 
 
@@ -72,8 +74,10 @@ class PreparedCorpus:
             )
         path = self._folder / f"{split}.jsonl"
         try:
-            lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-            for line in lines:
+            content = path.read_bytes()
+            if digest(content) != self._splits[split]["text"]:
+                raise ValueError("it is not what was written")
+            for line in content.removesuffix(b"\n").split(b"\n"):
                 source, target, problems, part, tags = json.loads(line)
                 yield Pair(source, target, Problem(problems), part, tags)
         except (OSError, ValueError) as error:
@@ -103,7 +107,8 @@ class PreparedCorpus:
                 f"{self._folder} was prepared with another tokenizer than this run has: begin a "
                 "new --workdir, or leave out data.prepared"
             )
-        return shards.read(tokens_folder(self._folder, split, key), known["shards"])
+        folder = tokens_folder(self._folder, split, key)
+        return shards.read(folder, known["shards"], self._index["vocab_size"])
 
     def _require(self, split: str) -> dict[str, Any]:
         if split not in self._splits:
@@ -124,7 +129,12 @@ def tokens_folder(folder: AnyPath, split: str, key: str) -> AnyPath:
     return folder / f"{split}-{key}"
 
 
-def text(pairs: Iterable[Pair]) -> str:
+def text(pairs: Iterable[Pair]) -> bytes:
     """A split's text as `SPLIT.jsonl` holds it."""
     rows = ([*pair[:2], int(pair.problems), pair.part, pair.tags] for pair in pairs)
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def digest(content: bytes) -> str:
+    """What the index says of a file's content: SHA-256."""
+    return hashlib.sha256(content).hexdigest()

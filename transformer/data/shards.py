@@ -8,7 +8,6 @@ on the text and the tokenizer alone, so it does not matter who writes it.
 import functools
 import io
 import itertools
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -72,20 +71,36 @@ def are_whole(folder: AnyPath, shards: int) -> bool:
     return all(_path(folder, number).exists() for number in range(shards))
 
 
-def read(folder: AnyPath, shards: int) -> Iterator[Chunk]:
+def read(folder: AnyPath, shards: int, vocab_size: int) -> Iterator[Chunk]:
     """The pairs of all shards. Raises UserError where one is missing or damaged."""
     for number in range(shards):
         path = _path(folder, number)
         try:
             with np.load(io.BytesIO(path.read_bytes())) as arrays:
                 chunk = Chunk(*(arrays[name] for name in Chunk._fields))
-            if chunk.pairs.dtype != PAIR or 2 * len(chunk.pairs) != len(chunk.lengths):
-                raise ValueError("its arrays do not fit together")
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            _check(chunk, vocab_size)
+        except Exception as error:  # NumPy and zipfile raise many, of many kinds
             raise UserError(
                 f"{path} is missing or damaged ({error}): delete it, and prepare the corpus again"
             ) from error
         yield chunk
+
+
+def _check(chunk: Chunk, vocab_size: int) -> None:
+    """Raises ValueError where a shard is none of a tokenizer of so many pieces."""
+    ids, lengths, pairs = chunk
+    fits = (
+        all(array.ndim == 1 for array in chunk)
+        and pairs.dtype == PAIR
+        and ids.dtype == ids_dtype(vocab_size)
+        and lengths.dtype == np.int32
+        and len(lengths) == 2 * len(pairs) > 0
+        and lengths.min() >= 1
+        and lengths.sum(dtype=np.int64) == len(ids)
+        and ids.max() < vocab_size
+    )
+    if not fits:
+        raise ValueError("its arrays do not fit together, or the tokenizer")
 
 
 def discard(folder: AnyPath, shards: int) -> None:

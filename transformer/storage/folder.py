@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import platform
+import random
+import re
 import threading
 import time
 import uuid
@@ -26,6 +30,7 @@ LOOKS = 10  # times that a reader looks again for a file that is being replaced
 FRESH = 1.0  # seconds for which a reader takes the manifest for what it was
 PIECE = 2**20  # bytes up to which what is appended is put together with the last piece
 ABANDONED = 86_400.0  # seconds after which objects that no manifest names are nobody's
+OURS = re.compile(rf"{DATA}/(\d{{6,}})/(?:checkpoints/|damaged/|.*\.[0-9a-f]{{12}}$)")  # keys
 
 
 class Fenced(UserError):
@@ -46,6 +51,7 @@ class Folder:
         self._looked = -float("inf")
         self._id = uuid.uuid4().hex
         self._token = 0  # while it is this process's
+        self._joined = 0  # the owner's token, in another process of its run
         self._fenced: Fenced | None = None
         self._appending = threading.Lock()  # never held while a store is asked
         self._pending: dict[str, list[bytes]] = {}  # appended, not yet there for others
@@ -90,7 +96,12 @@ class Folder:
             try:
                 return self._read(name)
             except FileNotFoundError:
-                if not left or name not in self.manifest(fresh=True).entries:
+                known = name in self.manifest(fresh=True).entries
+                if known and not left:
+                    raise OSError(
+                        errno.EIO, f"an object that {NAME} names is gone", str(self.address / name)
+                    ) from None
+                if not known:
                     raise
         raise AssertionError("the loop returns or raises")
 
@@ -125,12 +136,26 @@ class Folder:
         return self.address / entry.folder
 
     def names(self) -> list[str]:
-        """All files, those within folders that libraries have written too."""
+        """All files, those within folders that libraries have written too.
+
+        Raises:
+            UserError: an object of such a folder is missing.
+        """
         names = set()
         for name, entry in self.manifest(fresh=True).entries.items():
+            if not entry.folder:
+                names.add(name)
+                continue
             start = len(str(self.address / entry.folder)) + 1
-            inside = self._store.list(self.address / entry.folder) if entry.folder else ()
-            names |= {f"{name}/{str(a)[start:]}" for a in inside} if entry.folder else {name}
+            inside = {
+                f"{name}/{str(a)[start:]}" for a in self._store.list(self.address / entry.folder)
+            }
+            if len(inside) < entry.objects:
+                raise UserError(
+                    f"{self.address / name} has {len(inside)} of {entry.objects} objects: it is "
+                    "damaged, or was deleted meanwhile: look, and start the same command again"
+                )
+            names |= inside
         return sorted(names)
 
     # -- What changes
@@ -141,8 +166,7 @@ class Folder:
 
     def key_of_save(self, name: str) -> str:
         """The key of what all processes of the owner's run write together, each a part."""
-        token = self._token or self.manifest(fresh=True).token
-        return f"{DATA}/{token:06d}/{name}"
+        return f"{DATA}/{self._token or self._joined:06d}/{name}"
 
     def write_object(self, key: str, content: bytes) -> None:
         """Writes a part of a folder that is to be published: as a library would."""
@@ -172,17 +196,23 @@ class Folder:
             Fenced: another process owns the folder now.
         """
         with self._lock:
-            entries = {name: Entry(folder=key) for name, key in (folders or {}).items()}
+            entries = {name: self._folder(key) for name, key in (folders or {}).items()}
             for name, content in (contents or {}).items():
                 entries[name] = Entry((self._write_piece(name, content),) if content else ())
-            entries |= self._written_appends() if self._token else {}
+            appended = self._appended() if self._token else {}
+            entries |= {name: self._with_appended(name, c) for name, c in appended.items()}
 
             def change(manifest: Manifest) -> Manifest:
                 return manifest.renamed(renamed or {}).without(without).with_entries(entries)
 
             before = self._update(change)
+            self._are_there(appended)
             replaced = [e for n, e in before.entries.items() if self._manifest.entries.get(n) != e]
         self._delete(replaced)
+
+    def _folder(self, key: str) -> Entry:
+        """A folder that a library has written, and how many objects it has."""
+        return Entry(folder=key, objects=len(self._store.list(self.address / key)))
 
     def append(self, name: str, content: bytes) -> None:
         """Adds to a file's end; others see it at the next `publish`, or sign of life."""
@@ -202,24 +232,32 @@ class Folder:
         self._store.write(self.address / piece.key, content)
         return piece
 
-    def _written_appends(self) -> dict[str, Entry]:
-        """Writes what was appended: with the last piece again, until that is large enough."""
+    def _appended(self) -> dict[str, list[bytes]]:
+        """What was appended and others do not see."""
         with self._appending:
-            pending, self._pending = self._pending, {}
-        written = {}
-        for name, contents in pending.items():
-            content = b"".join(contents)
-            pieces = [*self._manifest.entries.get(name, Entry()).pieces]
-            if pieces and pieces[-1].size < PIECE:
-                last = pieces.pop()
-                key, tail = self._tails.get(name, ("", b""))
-                content = (
-                    tail if key == last.key else self._store.read(self.address / last.key)
-                ) + content
-            pieces.append(self._write_piece(name, content))
-            self._tails[name] = pieces[-1].key, content
-            written[name] = Entry(tuple(pieces))
-        return written
+            return {name: [*contents] for name, contents in self._pending.items()}
+
+    def _are_there(self, appended: Mapping[str, list[bytes]]) -> None:
+        """Others see this now; what failed on its way stays for the next change."""
+        with self._appending:
+            for name, contents in appended.items():
+                self._pending[name] = self._pending.get(name, [])[len(contents) :]
+                if not self._pending[name]:
+                    del self._pending[name]
+
+    def _with_appended(self, name: str, contents: list[bytes]) -> Entry:
+        """A file with more at its end: with the last piece again, until that is large enough."""
+        content = b"".join(contents)
+        pieces = [*self._manifest.entries.get(name, Entry()).pieces]
+        if pieces and pieces[-1].size < PIECE:
+            last = pieces.pop()
+            key, tail = self._tails.get(name, ("", b""))
+            if key != last.key:
+                tail = self._store.read(self.address / last.key)
+            content = tail + content
+        pieces.append(self._write_piece(name, content))
+        self._tails[name] = pieces[-1].key, content
+        return Entry(tuple(pieces))
 
     def _delete(self, entries: Iterable[Entry]) -> None:
         """Deletes the objects of entries that no manifest names any more; sweeps do the rest."""
@@ -232,22 +270,41 @@ class Folder:
                     addresses += self._store.list(self.address / entry.folder)
             self._store.delete(addresses)
 
+    def _replace(self, manifest: Manifest, version: Version | None) -> None:
+        """Writes the manifest over the version that was read, or as the folder's first one.
+
+        Raises:
+            Changed: there is another.
+            UserError: the folder would lie inside another one.
+        """
+        if version is None:
+            parts = self.address.key.split("/")[:-1]
+            for end in range(len(parts) + 1):
+                around = dataclasses.replace(self.address, key="/".join(parts[:end]))
+                if around != self.address and self._store.read_version(around / NAME):
+                    raise UserError(
+                        f"{self.address} lies inside {around}, which is a run or a corpus: take "
+                        "another address"
+                    )
+        self._version = self._store.replace(self.address / NAME, manifest.encode(), version)
+        self._manifest, self._looked = manifest, time.monotonic()
+
     def _update(self, change: Callable[[Manifest], Manifest]) -> Manifest:
         """Replaces the manifest by one that follows from it; returns the one before."""
-        while True:
+        for attempt in itertools.count(1):
             if not self._token:
                 self._load()
             self._require_own()
             before = self._manifest
             after = dataclasses.replace(change(before), writes=before.writes + 1, writer=self._id)
             try:
-                version = self._store.replace(self.address / NAME, after.encode(), self._version)
+                self._replace(after, self._version)
             except Changed:  # a reader has added a file, or another process owns the folder
+                time.sleep(random.uniform(0.0, min(0.1 * attempt, 2.0)))
                 self._load()
-                continue
-            self._manifest, self._version = after, version
-            self._looked = time.monotonic()
-            return before
+            else:
+                return before
+        raise AssertionError("the loop returns or raises")
 
     # -- Whose it is
 
@@ -260,33 +317,39 @@ class Folder:
             UserError: it has a living owner, which is named.
         """
         with self._lock:
-            version = self._load()
-            owner, writes = self._manifest.owner, self._manifest.writes
-            while owner and version and (left := TERM - version.age) > 0.0:
-                log.info(
-                    "%s: its owner, %s, is alive or was killed: waiting for a sign of life, at "
-                    "most %.0f s", self.address, owner.name, left,
-                )  # fmt: skip
-                time.sleep(min(left + 1.0, TERM / 6.0))
-                version = self._load()
-                owner = self._manifest.owner
-                if owner and self._manifest.writes != writes and self._manifest.writer == owner.id:
-                    raise self._is_owned(owner)
-            if owner:
-                log.info("%s: taken over from %s, which was killed", self.address, owner.name)
-            self._take(version)
+            while not self._take(self._unowned()):
+                pass
         self._sweep()
 
+    def _unowned(self) -> Version | None:
+        """Waits until no living process owns the folder; which version of the manifest says so."""
+        version = self._load()
+        owner, writes = self._manifest.owner, self._manifest.writes
+        while owner and version and (left := TERM - version.age) > 0.0:
+            log.info(
+                "%s is owned by %s, which lives or was killed: waiting %.0f s for a sign of life",
+                self.address, owner.name, left,
+            )  # fmt: skip
+            time.sleep(min(left + 1.0, TERM / 6.0))
+            version = self._load()
+            owner = self._manifest.owner
+            if owner and self._manifest.writes != writes and self._manifest.writer == owner.id:
+                raise self._is_owned(owner)
+        if owner:
+            log.info("%s: taken over from %s, which was killed", self.address, owner.name)
+        return version
+
     def _is_owned(self, owner: Owner) -> UserError:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(owner.since))
         return UserError(
             f"{self.address} is being trained by another process, {owner.name}, since {since}: "
             "wait for it, or take another --workdir"
         )
 
-    def _take(self, version: Version | None) -> None:
+    def _take(self, version: Version | None) -> bool:
+        """Whether this process is the owner now, or others have changed the manifest meanwhile."""
         name = f"process {os.getpid()} on {platform.node()}"
-        token = self._manifest.token + 1
+        before, token = self._manifest.owner, self._manifest.token + 1
         mine = dataclasses.replace(
             self._manifest,
             owner=Owner(self._id, name, time.time()),
@@ -295,13 +358,21 @@ class Folder:
             writer=self._id,
         )
         try:
-            self._version = self._store.replace(self.address / NAME, mine.encode(), version)
+            self._replace(mine, version)
         except Changed:
             self._load()
-            if self._manifest.owner:
-                raise self._is_owned(self._manifest.owner) from None
-            raise
-        self._manifest, self._token, self._fenced = mine, token, None
+            owner = self._manifest.owner
+            if owner and owner != before:
+                raise self._is_owned(owner) from None
+            return False
+        self._token, self._fenced = token, None
+        return True
+
+    def join(self) -> Owner | None:
+        """Makes this a process of the owner's run; the owner, None where there is none."""
+        manifest = self.manifest(fresh=not self._token)
+        self._joined = manifest.token
+        return manifest.owner
 
     def require_own(self) -> None:
         """Raises Fenced where this process was the owner and is not; asks no store."""
@@ -337,16 +408,17 @@ class Folder:
     def _sweep(self) -> None:
         """Deletes what killed and fenced owners have written and no manifest names.
 
-        What others add lies under no owner's token, and has a day to come into the manifest.
+        What others add lies under the token 0, and has a day to come into the manifest. What lies
+        elsewhere is none of ours.
         """
         pieces, folders = self._manifest.keys()
         start = len(f"{self.address.key}/") if self.address.key else 0
         unread = []
         for address, (_, age) in self._store.list(self.address / DATA).items():
             key = address.key[start:]
-            token = key.split("/")[1]
-            old = age > ABANDONED or (token.isdecimal() and 0 < int(token) < self._token)
-            if old and key not in pieces and not key.startswith(folders):
+            if not (ours := OURS.match(key)) or key in pieces or key.startswith(folders):
+                continue
+            if 0 < int(ours[1]) < self._token or age > ABANDONED:
                 unread.append(address)
         self._store.delete(unread)
 

@@ -39,6 +39,7 @@ class Entry:
 
     pieces: tuple[Piece, ...] = ()
     folder: str = ""  # what the keys of its objects begin with, below the folder's address
+    objects: int = 0  # how many a folder has
 
 
 @dataclass(frozen=True)
@@ -124,4 +125,5 @@ def is_in(name: str, folder: str) -> bool:
 
 
 def _entry(tree: Mapping[str, Any]) -> Entry:
-    return Entry(tuple(Piece(**piece) for piece in tree["pieces"]), str(tree["folder"]))
+    pieces = tuple(Piece(**piece) for piece in tree["pieces"])
+    return Entry(pieces, str(tree["folder"]), int(tree.get("objects", 0)))
