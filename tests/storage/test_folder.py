@@ -233,6 +233,23 @@ def test_patience_has_an_end(memory: Memory, monkeypatch: pytest.MonkeyPatch) ->
         Store(memory).read(ADDRESS)
 
 
+def test_all_requests_have_one_patience(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that one request has waited for in vain is not waited for by the next."""
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    patient = Store(memory)
+    memory.failures = ["busy"] * 9_999
+    with pytest.raises(UserError, match="did not answer"):
+        patient.read(ADDRESS)
+    left = len(memory.failures)
+    with pytest.raises(UserError, match="did not answer"):
+        patient.read(ADDRESS)
+    assert left - len(memory.failures) < 5 < 9_999 - left
+    memory.failures = []
+    patient.write(ADDRESS, b"x")
+    memory.failures = ["busy"]
+    assert patient.read(ADDRESS) == b"x"
+
+
 def test_a_write_whose_answer_was_lost_is_known_to_have_succeeded(memory: Memory) -> None:
     patient = Store(memory)
     first = patient.replace(ADDRESS, b"one", None)

@@ -67,16 +67,37 @@ class Usage:
         return f"{self.requests:,} requests, {written} written, {read} read"
 
 
+class Away:
+    """For how long a store has answered no request of this process."""
+
+    def __init__(self) -> None:
+        self._began = self._last = -float("inf")  # monotonic seconds
+
+    def seconds(self) -> float:
+        """After a request without an answer: since the first one of those that came one by one."""
+        now = time.monotonic()
+        if now - self._last > 2.0 * LONGEST_PAUSE:
+            self._began = now
+        self._last = now
+        return now - self._began
+
+    def over(self) -> None:
+        """A request was answered."""
+        self._last = -float("inf")
+
+
 class Patience:
     """How long a request that fails is sent again, and what is said meanwhile.
 
     Args:
         name: of what is asked for.
+        away: what is known of the store from other requests.
     """
 
-    def __init__(self, name: object):
+    def __init__(self, name: object, away: "Away | None" = None):
         self._name, self._said = name, False
-        self._began, self._next = time.monotonic(), FIRST_PAUSE
+        self._away, self._next = away or Away(), FIRST_PAUSE
+        self._began = time.monotonic()
 
     def pause(self, error: Unreachable) -> float:
         """How many seconds to wait before the next try.
@@ -85,6 +106,7 @@ class Patience:
             UserError: it has been tried for long enough.
         """
         waited, pause = time.monotonic() - self._began, self._next
+        waited = max(waited, self._away.seconds())
         if waited + pause > PATIENCE:
             raise UserError(
                 f"{self._name}: the store did not answer for {waited:.0f} s ({error}): look "
@@ -98,6 +120,7 @@ class Patience:
 
     def end(self) -> None:
         """There is an answer."""
+        self._away.over()
         if self._said:
             log.warning("%s answers again", self._name)
 
@@ -146,7 +169,7 @@ class Store:
     """A bucket's store, with patience."""
 
     def __init__(self, client: Client):
-        self._client = client
+        self._client, self._away = client, Away()
 
     def usage(self) -> Usage:
         """What this process has asked it."""
@@ -220,7 +243,7 @@ class Store:
             list(pool.map(one, addresses))
 
     def _patiently(self, address: Address, request: Callable[..., T], *arguments: Any) -> T:
-        patience = Patience(address)
+        patience = Patience(address, self._away)
         while True:
             try:
                 answer = request(*arguments)
