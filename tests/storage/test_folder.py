@@ -235,19 +235,22 @@ def test_patience_has_an_end(memory: Memory, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_all_requests_have_one_patience(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that one request has waited for in vain is not waited for by the next."""
-    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    slept: list[float] = []
+    monkeypatch.setattr(store, "LONGEST_PAUSE", 16.0)
+    monkeypatch.setattr(store.time, "sleep", slept.append)
+    monkeypatch.setattr(store.time, "monotonic", lambda: sum(slept))
     patient = Store(memory)
-    memory.failures = ["busy"] * 9_999
-    with pytest.raises(UserError, match="did not answer"):
-        patient.read(ADDRESS)
-    left = len(memory.failures)
-    with pytest.raises(UserError, match="did not answer"):
-        patient.read(ADDRESS)
-    assert left - len(memory.failures) < 5 < 9_999 - left
+    memory.failures = ["busy"] * 999
+    for longest in (store.PATIENCE, 16.0):
+        before = sum(slept)
+        with pytest.raises(UserError, match="did not answer"):
+            patient.read(ADDRESS)
+        assert sum(slept) - before <= longest
     memory.failures = []
     patient.write(ADDRESS, b"x")
-    memory.failures = ["busy"]
-    assert patient.read(ADDRESS) == b"x"
+    before = sum(slept)
+    memory.failures = ["busy"] * 20
+    assert patient.read(ADDRESS) == b"x" and sum(slept) - before > 100.0
 
 
 def test_a_write_whose_answer_was_lost_is_known_to_have_succeeded(memory: Memory) -> None:
