@@ -227,7 +227,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", type=any_path, required=True, help="the run's directory")
+    parser.add_argument(
+        "--workdir", type=any_path, required=True, help="the run's directory, or gs://..."
+    )
     parser.add_argument(
         "--checkpoint",
         default="average",

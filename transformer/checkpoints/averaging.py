@@ -59,7 +59,8 @@ def _chosen_parameters(
         whole = ", ".join(str(step) for step in steps if f"/{step} " not in str(error))
         time.sleep(0.5)  # what is being deleted goes file by file
         kind = UserError if checkpoints.are_there(steps) else _Retired
-        raise kind(f"{error}: take another, --checkpoint=STEP of {whole or 'none'}") from error
+        instead = f"take another, --checkpoint=STEP of {whole}" if whole else "train on, or anew"
+        raise kind(f"{error}: {instead}") from error
     if len(chosen) == 1:
         return got, f"the {'running average' if running else 'checkpoint'} at step {chosen[0]:,}"
     return got, f"the mean of {len(chosen)} checkpoints, steps {chosen[0]:,} to {chosen[-1]:,}"
