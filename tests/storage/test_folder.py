@@ -284,6 +284,25 @@ def test_what_was_appended_survives_a_store_that_was_away(
     assert Folder(ADDRESS, Store(memory)).read("metrics") == b"1\n2\n3\n"
 
 
+def test_a_fenced_owner_finds_each_change_refused(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it appended still unwritten, and the pieces before that gone."""
+    monkeypatch.setattr(folder, "TERM", 0.0)
+    one, other = (Folder(ADDRESS, Store(memory)) for _ in range(2))
+    one.take()
+    one.append("metrics", b"1\n")
+    one.publish()
+    one.append("metrics", b"2\n")
+    other.take()
+    other.remove("metrics")
+    one._tails.clear()
+    for change in (one.renew, one.renew, lambda: one.write("a", b"x")):
+        with pytest.raises(Fenced, match="was taken over by"):
+            change()
+    assert "metrics" not in other.manifest().entries
+
+
 def test_a_reader_that_adds_a_file_hinders_no_owner_to_be(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,7 @@ class Folder:
             Fenced: another process owns the folder now.
         """
         with self._lock:
+            self.require_own()
             entries = {name: self._folder(key) for name, key in (folders or {}).items()}
             for name, content in (contents or {}).items():
                 entries[name] = Entry((self._write_piece(name, content),) if content else ())
@@ -253,11 +254,20 @@ class Folder:
             last = pieces.pop()
             key, tail = self._tails.get(name, ("", b""))
             if key != last.key:
-                tail = self._store.read(self.address / last.key)
+                tail = self._tail(last.key)
             content = tail + content
         pieces.append(self._write_piece(name, content))
         self._tails[name] = pieces[-1].key, content
         return Entry(tuple(pieces))
+
+    def _tail(self, key: str) -> bytes:
+        """A file's last piece. Raises Fenced where the next owner has deleted it."""
+        try:
+            return self._store.read(self.address / key)
+        except FileNotFoundError:
+            self._load()
+            self._require_own()
+            raise
 
     def _delete(self, entries: Iterable[Entry]) -> None:
         """Deletes the objects of entries that no manifest names any more; sweeps do the rest."""

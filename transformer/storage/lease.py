@@ -40,5 +40,6 @@ def _end(folder: Folder, over: threading.Event, thread: threading.Thread) -> Non
 
 def _renew(folder: Folder, over: threading.Event) -> None:
     while not over.wait(TERM / 3.0):
-        with contextlib.suppress(UserError):  # which the owner's next change meets as well
+        # What fails here stays to be written: the owner's next change meets it as well.
+        with contextlib.suppress(UserError, OSError):
             folder.renew()
