@@ -25,14 +25,19 @@ def copy(source: AnyPath, target: AnyPath) -> int:
         UserError: there is no run, it is being trained (on a disk), or the target is there already.
     """
     run_directory.read_config(source)
-    if isinstance(source, Path) and Path(source).resolve() in Path(str(target)).resolve().parents:
-        raise UserError(f"{target} lies inside {source}: take another --to")
+    if isinstance(source, Path) and isinstance(target, Path):
+        _require_apart(source.resolve(), target.resolve())
     if target.exists() or (isinstance(target, BucketPath) and target.root.is_foreign()):
         raise UserError(f"{target} is there already: take another --to, or move it away")
     with _from_bucket(source) if isinstance(source, BucketPath) else _from_disk(source) as contents:
         if isinstance(target, BucketPath):
             return _into_bucket(contents, target)
         return _onto_disk(contents, target)
+
+
+def _require_apart(source: Path, target: Path) -> None:
+    if source in target.parents:
+        raise UserError(f"{target} lies inside {source}: take another --to")
 
 
 @contextlib.contextmanager

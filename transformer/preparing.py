@@ -1,6 +1,5 @@
 """A corpus tokenised once, on all cores of one machine or several, for all runs that read it."""
 
-import json
 import logging
 import tempfile
 from collections import deque
@@ -74,14 +73,10 @@ def prepare(config: Config, folder: AnyPath | None = None, *, part: int = 1, of:
 def _begin(folder: AnyPath, begun: dict[str, Any], tokenizer: Tokenizer, path: Path) -> None:
     """Makes a folder that of one corpus. Raises UserError where it holds something else."""
     there, known = folder / prepared.BEGUN, folder / prepared.TOKENIZER
+    content = (files.as_json(begun, indent=2) + "\n").encode()
     if there.exists():
-        try:
-            before = files.read_json(there)
-        except files.Damaged as error:
-            raise UserError(f"{there} is damaged ({error}): take another --to") from error
-        # Through JSON, which has no tuples.
-        same = before == json.loads(files.as_json(begun))
-        if not same or (known.exists() and known.read_bytes() != path.read_bytes()):
+        same_tokenizer = not known.exists() or known.read_bytes() == path.read_bytes()
+        if there.read_bytes() != content or not same_tokenizer:
             raise UserError(
                 f"{folder} holds a corpus that was prepared with other keys, another text or "
                 "another tokenizer: take another --to"
@@ -89,7 +84,7 @@ def _begin(folder: AnyPath, begun: dict[str, Any], tokenizer: Tokenizer, path: P
     elif not run_directory.is_empty(folder, prepared.BEGUN):
         raise UserError(f"{folder} exists and holds no prepared corpus: take another --to")
     else:
-        files.write_json(there, begun)
+        files.write(there, content)
     if not known.exists():
         log.info("a tokenizer of %d pieces: %s", tokenizer.size, known)
         files.write(known, path.read_bytes())

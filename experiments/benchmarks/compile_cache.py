@@ -1,4 +1,4 @@
-"""Where a run of several processes had best keep its compiled programs: one folder, or one each.
+"""Compares two places for the compiled programs of a run's processes: one folder, or one each.
 
     python -m experiments.benchmarks.compile_cache --json=experiments/results/compile_cache.json
 

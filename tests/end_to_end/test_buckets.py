@@ -50,7 +50,7 @@ def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def place(google: object_stores.Proxy, cache: Path) -> InBucket:
-    """Where a run is to lie."""
+    """A place in the bucket where no run lies yet."""
     return InBucket(google, cache)
 
 
@@ -140,7 +140,7 @@ def test_a_run_is_used_from_the_bucket_alone(
 
 
 def test_a_second_trainer_is_refused(place: InBucket, cache: Path) -> None:
-    """Its owner is alive by its signs of life alone: it writes no checkpoint meanwhile."""
+    """The owner writes no checkpoint meanwhile: only its signs of life tell that it is alive."""
     more = ("--config.training.steps=90000", "--config.checkpoints.every=90000")
     process = start(*train(place), *more, cache=cache, program=SHORT_TERMS)
     wait_for(process, lambda: place.last_step() > 0)

@@ -287,7 +287,7 @@ def test_what_was_appended_survives_a_store_that_was_away(
 def test_a_fenced_owner_finds_each_change_refused(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what it appended still unwritten, and the pieces before that gone."""
+    """What it appended is still unwritten, and the pieces before that are gone."""
     monkeypatch.setattr(folder, "TERM", 0.0)
     one, other = (Folder(ADDRESS, Store(memory)) for _ in range(2))
     one.take()
@@ -333,12 +333,15 @@ def test_all_processes_of_a_run_save_under_its_owners_token(
     assert first.key_of_save("1") == second.key_of_save("1") != other.key_of_save("1")
 
 
-def test_a_folder_inside_another_is_refused(opened: Open) -> None:
+def test_a_folder_among_the_objects_of_another_is_refused(opened: Open) -> None:
+    """Elsewhere below it is none of its affair: so the runs of a report lie."""
     one = opened()
     one.write("a", b"x")
     inside = Folder(one.address / "data/1/copy", one._store)
-    with pytest.raises(UserError, match=r"lies inside .*take another address"):
+    with pytest.raises(UserError, match=r"lies among the objects of .*take another address"):
         inside.take()
+    Folder(one.address / "runs/task", one._store).take()
+    Folder(one.address / "other/data/task", one._store).take()
 
 
 def test_a_sweep_deletes_nothing_of_others(opened: Open) -> None:

@@ -41,6 +41,7 @@ class Faults:
     busy_until: float = 0.0  # monotonic seconds: 503 until then
     forbidden: str | None = None  # refused is a request whose address has this in it
     refusal: tuple[int, str] = (403, "not yours")  # how
+    refusals: float = float("inf")  # so many of them
     delay: float = 0.0  # seconds before each answer
     lost: float = 0.0  # share of requests whose answer is lost, half of them before they are done
     draw: random.Random = field(default_factory=lambda: random.Random(0))
@@ -103,7 +104,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(faults.delay)
         if time.monotonic() < faults.busy_until:
             return self._reply(503, {}, b'{"error": {"code": 503, "message": "busy"}}')
-        if faults.forbidden is not None and faults.forbidden in self.path:
+        named = faults.forbidden is not None and faults.forbidden in self.path
+        if named and faults.refusals > 0:
+            faults.refusals -= 1
             code, message = faults.refusal
             content = json.dumps({"error": {"code": code, "message": message}})
             return self._reply(code, {}, content.encode())

@@ -1,10 +1,8 @@
-"""A folder in a bucket: files by name, read whole, changed by its owner, one change at a time."""
+"""A folder in a bucket: what it holds is changed by its owner, one change at a time."""
 
 import contextlib
 import dataclasses
-import errno
 import functools
-import hashlib
 import itertools
 import logging
 import os
@@ -16,9 +14,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from transformer.checked_json import Damaged
 from transformer.errors import UserError
 from transformer.storage.address import Address, parse
+from transformer.storage.contents import Contents
 from transformer.storage.manifest import DATA, NAME, Entry, Manifest, Owner, Piece
 from transformer.storage.store import Changed, Store, Version
 from transformer.storage.stores import open_store
@@ -26,8 +24,6 @@ from transformer.storage.stores import open_store
 log = logging.getLogger(__name__)
 
 TERM = 30.0  # seconds for which a folder is its owner's after the last sign of life
-LOOKS = 10  # times that a reader looks again for a file that is being replaced
-FRESH = 1.0  # seconds for which a reader takes the manifest for what it was
 PIECE = 2**20  # bytes up to which what is appended is put together with the last piece
 ABANDONED = 86_400.0  # seconds after which objects that no manifest names are nobody's
 OURS = re.compile(rf"{DATA}/(\d{{6,}})/(?:checkpoints/|damaged/|.*\.[0-9a-f]{{12}}$)")  # keys
@@ -37,18 +33,15 @@ class Fenced(UserError):
     """Another process has taken a folder over; what this one still writes is never read."""
 
 
-class Folder:
+class Folder(Contents):
     """The files below one address; the same object for all of a process that name this address.
 
-    Any process may read, and may add a file as a whole. The owner alone removes, renames and
+    Any process may add a file as a whole. The owner alone removes, renames and
     appends, and an owner whose term has ended unnoticed finds each change refused.
     """
 
     def __init__(self, address: Address, store: Store):
-        self.address, self._store = address, store
-        self._lock = threading.RLock()
-        self._manifest, self._version = Manifest(), None
-        self._looked = -float("inf")
+        super().__init__(address, store)
         self._id = uuid.uuid4().hex
         self._token = 0  # while it is this process's
         self._joined = 0  # the owner's token, in another process of its run
@@ -57,106 +50,8 @@ class Folder:
         self._pending: dict[str, list[bytes]] = {}  # appended, not yet there for others
         self._tails: dict[str, tuple[str, bytes]] = {}  # of files appended to: their last piece
 
-    def usage(self) -> str:
-        """How often the store was asked by this process, and how many bytes went over, in words."""
-        return str(self._store.usage())
-
-    # -- What is there
-
-    def manifest(self, *, fresh: bool = False) -> Manifest:
-        """What the folder holds: read again where others may have changed it."""
-        with self._lock:
-            known = self._token or time.monotonic() - self._looked < FRESH
-            if fresh or not known:
-                self._load()
-            return self._manifest
-
-    def _load(self) -> Version | None:
-        found = self._store.read_version(self.address / NAME)
-        self._looked = time.monotonic()
-        self._manifest, self._version = Manifest(), None
-        if found:
-            content, self._version = found
-            try:
-                self._manifest = Manifest.decode(content)
-            except Damaged as error:
-                raise UserError(
-                    f"{self.address}/{NAME} is damaged ({error}): bring it back, or take another "
-                    "address"
-                ) from error
-        return self._version
-
-    def is_foreign(self) -> bool:
-        """Whether objects lie here that no manifest of ours speaks of."""
-        return self._version is None and bool(self._store.list(self.address))
-
-    def read(self, name: str) -> bytes:
-        """A file's content, checked. Raises FileNotFoundError, or OSError where it is damaged."""
-        for left in reversed(range(LOOKS)):
-            try:
-                return self._read(name)
-            except FileNotFoundError:
-                known = name in self.manifest(fresh=True).entries
-                if known and not left:
-                    raise OSError(
-                        errno.EIO, f"an object that {NAME} names is gone", str(self.address / name)
-                    ) from None
-                if not known:
-                    raise
-        raise AssertionError("the loop returns or raises")
-
-    def _read(self, name: str) -> bytes:
-        entry = self.manifest().entries.get(name)
-        if entry is None:
-            return self._store.read(self._inside(name))
-        if entry.folder:
-            raise IsADirectoryError(21, "Is a directory", str(self.address / name))
-        contents = []
-        for piece in entry.pieces:
-            content = self._store.read(self.address / piece.key)
-            if hashlib.sha256(content).hexdigest() != piece.sha256:
-                raise OSError(74, "it is not what was written", str(self.address / name))
-            contents.append(content)
-        return b"".join(contents)
-
-    def _inside(self, name: str) -> Address:
-        """The object of a name within a folder that a library has written."""
-        parts = name.split("/")
-        for end in range(len(parts) - 1, 0, -1):
-            entry = self.manifest().entries.get("/".join(parts[:end]))
-            if entry and entry.folder:
-                return self.address / "/".join([entry.folder, *parts[end:]])
-        raise FileNotFoundError(2, "No such file", str(self.address / name))
-
-    def folder_address(self, name: str) -> Address:
-        """The address of a folder that a library has written. Raises FileNotFoundError."""
-        entry = self.manifest().entries.get(name)
-        if entry is None or not entry.folder:
-            raise FileNotFoundError(2, "No such folder", str(self.address / name))
-        return self.address / entry.folder
-
-    def names(self) -> list[str]:
-        """All files, those within folders that libraries have written too.
-
-        Raises:
-            UserError: an object of such a folder is missing.
-        """
-        names = set()
-        for name, entry in self.manifest(fresh=True).entries.items():
-            if not entry.folder:
-                names.add(name)
-                continue
-            start = len(str(self.address / entry.folder)) + 1
-            inside = {
-                f"{name}/{str(a)[start:]}" for a in self._store.list(self.address / entry.folder)
-            }
-            if len(inside) < entry.objects:
-                raise UserError(
-                    f"{self.address / name} has {len(inside)} of {entry.objects} objects: it is "
-                    "damaged, or was deleted meanwhile: look, and start the same command again"
-                )
-            names |= inside
-        return sorted(names)
+    def _is_known(self) -> bool:
+        return bool(self._token) or super()._is_known()
 
     # -- What changes
 
@@ -285,19 +180,23 @@ class Folder:
 
         Raises:
             Changed: there is another.
-            UserError: the folder would lie inside another one.
+            UserError: the folder would lie among another one's objects.
         """
         if version is None:
-            parts = self.address.key.split("/")[:-1]
-            for end in range(len(parts) + 1):
-                around = dataclasses.replace(self.address, key="/".join(parts[:end]))
-                if around != self.address and self._store.read_version(around / NAME):
-                    raise UserError(
-                        f"{self.address} lies inside {around}, which is a run or a corpus: take "
-                        "another address"
-                    )
+            self._require_apart()
         self._version = self._store.replace(self.address / NAME, manifest.encode(), version)
         self._manifest, self._looked = manifest, time.monotonic()
+
+    def _require_apart(self) -> None:
+        """Raises UserError where the address is one among another folder's objects."""
+        names = self.address.key.split("/")
+        for place in (place for place, name in enumerate(names) if name == DATA):
+            around = dataclasses.replace(self.address, key="/".join(names[:place]))
+            if self._store.read_version(around / NAME):
+                raise UserError(
+                    f"{self.address} lies among the objects of {around}, which is a run or a "
+                    "corpus: take another address"
+                )
 
     def _update(self, change: Callable[[Manifest], Manifest]) -> Manifest:
         """Replaces the manifest by one that follows from it; returns the one before."""

@@ -14,9 +14,7 @@ from typing import Any
 from transformer.errors import UserError
 from transformer.storage import gcs_requests
 from transformer.storage.address import Address
-from transformer.storage.store import Changed, Unreachable, Usage, Version
-
-LOOKS = 10  # times that an object which is being replaced is read again
+from transformer.storage.store import LOOKS, Changed, Unreachable, Usage, Version
 
 
 class GoogleCloudStorage:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 300.0  # seconds that a store may be unreachable before a run ends
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 16.0  # seconds between two tries: twice as long each time
+LOOKS = 10  # times that a reader looks again for what is being replaced
 SAID = 5.0  # seconds after which it is said that a store does not answer
 
 AT_ONCE = 8  # requests to delete
@@ -73,8 +74,8 @@ class Away:
     def __init__(self) -> None:
         self._began = self._last = -float("inf")  # monotonic seconds
 
-    def seconds(self) -> float:
-        """After a request without an answer: since the first one of those that came one by one."""
+    def missed(self) -> float:
+        """Notes a request without an answer; seconds since the first of an unbroken row of them."""
         now = time.monotonic()
         if now - self._last > 2.0 * LONGEST_PAUSE:
             self._began = now
@@ -106,7 +107,7 @@ class Patience:
             UserError: it has been tried for long enough.
         """
         waited, pause = time.monotonic() - self._began, self._next
-        waited = max(waited, self._away.seconds())
+        waited = max(waited, self._away.missed())
         if waited + pause > PATIENCE:
             raise UserError(
                 f"{self._name}: the store did not answer for {waited:.0f} s ({error}): look "
