@@ -153,8 +153,10 @@ def test_what_another_has_damaged_is_not_called_whole(tmp_path: Path, name: str)
 
 
 def test_text_that_was_changed_is_damaged(tmp_path: Path) -> None:
+    """A line of it is missing: the tokens are of one more pair."""
     whole = tmp_path / "corpus"
     prepare(config(tmp_path), whole)
-    (whole / "dev.jsonl").write_bytes(b"")
+    lines = (whole / "dev.jsonl").read_bytes().splitlines(keepends=True)
+    (whole / "dev.jsonl").write_bytes(b"".join(lines[1:]))
     with pytest.raises(UserError, match=r"dev.jsonl is missing or damaged"):
         list(prepared.PreparedCorpus(whole, config(tmp_path).data).pairs("dev"))
